@@ -1,0 +1,163 @@
+"""Fold splits of a prepared data set as loaders."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import lightning as L
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+from torch.utils.data import Dataset as TorchDataset
+
+from anomaly_seg.data.cache import Arrays, Preparation, prepare
+from anomaly_seg.data.records import Dataset
+from anomaly_seg.data.sampling import ORDERS, Draw, EpochSampler
+from anomaly_seg.data.splits import across, assign_folds
+from anomaly_seg.data.transforms import augment, recipe
+from anomaly_seg.data.twins import find_twins
+from anomaly_seg.errors import InputError
+
+
+class Batch(NamedTuple):
+    """What a network trains on or is judged by.
+
+    image: (b, 1, h, w), from the loader uint8, on the device float32 in [0, 1].
+    mask: (b, 1, h, w), likewise, of 0 and 1; dilated in training, undilated in evaluation.
+    label: (b,) float32, 1 = defective. index: (b,) position among the records.
+    """
+
+    image: Tensor
+    mask: Tensor
+    label: Tensor
+    index: Tensor
+
+
+@dataclass(frozen=True)
+class Split:
+    """Which images of a data set train, and which are scored."""
+
+    train: np.ndarray
+    test: np.ndarray
+    twins_across: dict[str, int]
+
+
+class TrainingSet(TorchDataset[Batch]):
+    """Augmented images with dilated masks, asked for by `Draw`."""
+
+    def __init__(self, arrays: Arrays, augmentation: str, seed: int) -> None:
+        self.arrays, self.transform, self.seed = arrays, recipe(augmentation), seed
+
+    def __getitem__(self, draw: Draw) -> Batch:  # type: ignore[override]
+        image, mask = self.arrays.images[draw.index], self.arrays.masks[draw.index]
+        image, mask = augment(self.transform, np.asarray(image), np.asarray(mask), self.seed, draw.epoch, draw.position)
+        return _sample(image, mask, self.arrays.labels[draw.index], draw.index)
+
+
+class TestSet(TorchDataset[Batch]):
+    """Images as they are, with undilated masks."""
+
+    def __init__(self, arrays: Arrays, indices: np.ndarray) -> None:
+        self.arrays, self.indices = arrays, indices
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, position: int) -> Batch:
+        i = int(self.indices[position])
+        return _sample(self.arrays.images[i], self.arrays.exact[i], self.arrays.labels[i], i)
+
+
+def _sample(image: np.ndarray, mask: np.ndarray, label: int, index: int) -> Batch:
+    pixels, defect = (torch.from_numpy(np.array(a, order="C")).unsqueeze(0) for a in (image, mask))
+    return Batch(pixels, defect, torch.tensor(float(label)), torch.tensor(index))
+
+
+def to_float(batch: Batch) -> Batch:
+    """Pixels from uint8 to float32 in [0, 1], and the mask to float32, on whatever device the batch is."""
+    return batch._replace(image=batch.image.float().div_(255), mask=batch.mask.float())
+
+
+class FoldDataModule(L.LightningDataModule):
+    """One fold of one data set: its cache, its split, its loaders.
+
+    Args:
+        dataset: from a reader.
+        how: size, dilation and the like.
+        fold: which fold is tested, 0-based.
+        folds: how many.
+        split: policy, see `splits.assign_folds`.
+        split_seed: of stratified folds.
+        sampler: order of the training images: uniform, alternating or balanced.
+        augmentation: recipe by name.
+        batch_size: of training; evaluation takes one image at a time.
+        workers: loader processes; 0 loads in the training process.
+        seed: of sampling and augmentation.
+        cache_dir: where arrays are kept.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        how: Preparation,
+        fold: int,
+        folds: int = 3,
+        split: str = "grouped",
+        split_seed: int = 0,
+        sampler: str = "uniform",
+        augmentation: str = "none",
+        batch_size: int = 1,
+        workers: int = 0,
+        seed: int = 0,
+        cache_dir: str = "~/.cache/anomaly_seg",
+    ) -> None:
+        super().__init__()
+        if not 0 <= fold < folds:
+            raise InputError(f"fold={fold}: data.folds={folds}, so choose 0 to {folds - 1}")
+        if batch_size < 1:
+            raise InputError(f"batch_size={batch_size}: use 1 or more")
+        self.dataset, self.how, self.fold = dataset, how, fold
+        self.batch_size, self.workers, self.seed, self.augmentation = batch_size, workers, seed, augmentation
+        self.arrays = prepare(dataset, how, cache_dir)
+        items = [r.item for r in dataset.records]
+        self.twins = find_twins(self.arrays.fingerprints, self.arrays.thumbnails, items)
+        labels = self.arrays.labels
+        published = dataset.published_folds
+        self.folds = assign_folds(items, labels.tolist(), folds, split, self.twins, published, split_seed)  # type: ignore[arg-type]
+        test = np.flatnonzero(self.folds == fold)
+        train = np.flatnonzero(self.folds != fold)
+        self.split = Split(train, test, across(self.twins, self.folds, fold))
+        self.sampler = EpochSampler(train, labels[train], sampler, seed)
+
+    def train_dataloader(self) -> DataLoader:
+        data = TrainingSet(self.arrays, self.augmentation, self.seed)
+        return self._loader(data, self.batch_size, sampler=self.sampler)
+
+    def test_dataloader(self) -> DataLoader:
+        return self._loader(TestSet(self.arrays, self.split.test), 1)
+
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        return to_float(batch)
+
+    def counts(self) -> Mapping[str, int]:
+        """Images and defective images of both sides."""
+        labels = self.arrays.labels
+        return {
+            "train_images": len(self.split.train),
+            "train_defective": int(labels[self.split.train].sum()),
+            "test_images": len(self.split.test),
+            "test_defective": int(labels[self.split.test].sum()),
+        }
+
+    def defect_fraction(self) -> float:
+        """Share of (dilated) defect pixels among the training pixels, as often as the sampler draws them in epoch 0."""
+        labels = self.arrays.labels[self.split.train]
+        drawn = self.split.train[ORDERS[self.sampler.kind](labels, self.seed, 0)]
+        return float(np.mean([self.arrays.masks[i].mean() for i in drawn]))
+
+    def _loader(self, data: TorchDataset, batch_size: int, **more: Any) -> DataLoader:
+        return DataLoader(
+            data, batch_size, num_workers=self.workers, persistent_workers=self.workers > 0,
+            pin_memory=torch.cuda.is_available(), **more,
+        )  # fmt: skip

@@ -1,0 +1,60 @@
+"""Dilated labels (D = 0, 5, 9, 13, 17), made at native size, and resizing."""
+
+from typing import Literal
+
+import cv2
+import numpy as np
+
+from anomaly_seg.errors import InputError
+
+Element = Literal["diamond", "square"]
+Resize = Literal["area", "nearest"]
+
+
+def structuring_element(dilation: int, element: Element) -> np.ndarray:
+    """(D, D) uint8 of 0 and 1: a diamond of radius (D - 1) / 2 (the labels published with Seg-Dec), or a full square.
+
+    >>> structuring_element(3, "diamond").tolist()
+    [[0, 1, 0], [1, 1, 1], [0, 1, 0]]
+
+    Raises:
+        InputError: D is even or below 3, or an unknown element.
+    """
+    if dilation < 3 or dilation % 2 == 0:
+        raise InputError(f"dilation={dilation}: use 0 (as drawn) or an odd number such as 5, 9, 13 or 17")
+    if element == "square":
+        return np.ones((dilation, dilation), np.uint8)
+    if element != "diamond":
+        raise InputError(f"data.element={element}: choose diamond or square")
+    radius = dilation // 2
+    y, x = np.mgrid[-radius : radius + 1, -radius : radius + 1]
+    return (np.abs(y) + np.abs(x) <= radius).astype(np.uint8)
+
+
+def dilate(mask: np.ndarray, dilation: int, element: Element = "diamond") -> np.ndarray:
+    """Mask (h, w) uint8 of 0 and 1, grown by the element; D of 0 or 1 leaves it as drawn."""
+    if dilation in (0, 1):
+        return mask
+    return cv2.dilate(mask, structuring_element(dilation, element))
+
+
+def nearest_index(source: int, target: int) -> np.ndarray:
+    """floor(i * source / target) for i in 0..target-1: the sampling of Seg-Dec's published records."""
+    return np.arange(target) * source // target
+
+
+def resize_image(image: np.ndarray, height: int, width: int, method: Resize) -> np.ndarray:
+    """Grey image (h, w) uint8 at another size: area averages where both sides shrink, bilinear otherwise; or nearest."""
+    if method == "nearest":
+        return image[nearest_index(image.shape[0], height)][:, nearest_index(image.shape[1], width)]
+    if method != "area":
+        raise InputError(f"data.resize={method}: choose area or nearest")
+    shrinks = height <= image.shape[0] and width <= image.shape[1]
+    return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+
+
+def resize_mask(mask: np.ndarray, height: int, width: int, method: Resize) -> np.ndarray:
+    """Mask (h, w) uint8 of 0 and 1 at another size: defect where at least half of the pixel's area is; or nearest."""
+    if method == "nearest":
+        return resize_image(mask, height, width, method)
+    return (resize_image(mask * np.uint8(255), height, width, method) >= 128).astype(np.uint8)

@@ -1,0 +1,182 @@
+"""What a reader returns: one record an image, and where its pixels come from."""
+
+import zipfile
+import zlib
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal, Protocol
+
+import cv2
+import numpy as np
+
+from anomaly_seg.errors import InputError
+
+Convert = Literal["error", "grey8"]
+
+
+class Source(Protocol):
+    """Somewhere pixels come from."""
+
+    @property
+    def name(self) -> str:
+        """For messages: the file, or the file inside an archive."""
+        ...
+
+    def fingerprint(self) -> str:
+        """Changes when the content changes; the same for a file and for its copy in a zip."""
+        ...
+
+    def pixels(self) -> np.ndarray:
+        """(h, w) or (h, w, c) as stored."""
+        ...
+
+
+@dataclass(frozen=True)
+class FileSource:
+    """An image file."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        return str(self.path)
+
+    def fingerprint(self) -> str:
+        data = self.path.read_bytes()
+        return f"{zlib.crc32(data):08x}-{len(data)}"
+
+    def pixels(self) -> np.ndarray:
+        return decode(self.path.read_bytes(), self.name)
+
+
+@lru_cache(maxsize=8)
+def _archive(path: Path) -> zipfile.ZipFile:
+    return zipfile.ZipFile(path)
+
+
+def open_archive(path: Path) -> zipfile.ZipFile:
+    """A zip, opened once per process.
+
+    Raises:
+        InputError: the file is no complete zip.
+    """
+    try:
+        return _archive(path)
+    except zipfile.BadZipFile as error:
+        raise InputError(f"{path}: not a complete zip archive ({error}); copy or download it again") from error
+
+
+@dataclass(frozen=True)
+class ZipSource:
+    """An image inside a zip, read without unpacking."""
+
+    archive: Path
+    member: str
+
+    @property
+    def name(self) -> str:
+        return f"{self.archive}!{self.member}"
+
+    def fingerprint(self) -> str:
+        info = open_archive(self.archive).getinfo(self.member)
+        return f"{info.CRC:08x}-{info.file_size}"
+
+    def pixels(self) -> np.ndarray:
+        try:
+            data = open_archive(self.archive).read(self.member)
+        except (zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:
+            raise InputError(f"{self.name}: damaged inside the archive ({error}); copy or download it again") from error
+        return decode(data, self.name)
+
+
+def decode(data: bytes, name: str) -> np.ndarray:
+    """Pixels as stored, from the bytes of an image file.
+
+    Raises:
+        InputError: not an image.
+    """
+    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) if data else None
+    if pixels is None:
+        raise InputError(f"{name}: does not decode as an image; replace the file or remove it with its mask")
+    return pixels
+
+
+@dataclass(frozen=True)
+class Record:
+    """One image of a data set.
+
+    name: unique, such as "kos01/Part5". item: the physical part it shows; a split never parts an item.
+    mask: None where the image is known to be free of defects.
+    """
+
+    name: str
+    item: str
+    image: Source
+    mask: Source | None
+
+
+@dataclass
+class Dataset:
+    """Records and what the reader has to say about them.
+
+    published_folds: item -> fold, for data sets that come with folds.
+    notes: things left out or taken with a doubt, one sentence each, for `anomaly-seg check`.
+    """
+
+    name: str
+    records: list[Record]
+    published_folds: dict[str, int] | None = None
+    notes: list[str] = field(default_factory=list)
+
+
+def load_image(source: Source, convert: Convert = "error") -> np.ndarray:
+    """Grey 8-bit image, (h, w) uint8.
+
+    Args:
+        source: where from.
+        convert: "error" refuses anything but grey 8-bit; "grey8" turns colour to grey and 16-bit to 8-bit.
+
+    Raises:
+        InputError: colour or 16-bit with `convert="error"`, or another depth.
+    """
+    pixels = source.pixels()
+    channels = 1 if pixels.ndim == 2 else pixels.shape[2]
+    kind = {1: "grey", 3: "RGB", 4: "RGBA"}.get(channels, f"{channels}-channel")
+    if pixels.dtype == np.uint8 and channels == 1:
+        return pixels.reshape(pixels.shape[:2])
+    if convert == "error" or pixels.dtype not in (np.uint8, np.uint16) or channels not in (1, 3, 4):
+        bits = pixels.dtype.itemsize * 8
+        raise InputError(f"{source.name}: {kind}, {bits} bit; grey 8-bit is needed: convert it, or set data.convert=grey8")
+    if pixels.dtype == np.uint16:
+        pixels = (pixels // 257).astype(np.uint8)
+    if channels == 1:
+        return pixels.reshape(pixels.shape[:2])
+    return cv2.cvtColor(pixels, cv2.COLOR_BGR2GRAY if channels == 3 else cv2.COLOR_BGRA2GRAY)
+
+
+def load_mask(record: Record, shape: tuple[int, int]) -> tuple[np.ndarray, set[int]]:
+    """Defect mask at native size.
+
+    Args:
+        record: whose mask.
+        shape: of its image.
+
+    Returns:
+        (h, w) uint8 of 0 and 1, where any stored value above 0 is defect, and the stored values other than 0 and 255.
+
+    Raises:
+        InputError: the mask's size differs from its image's.
+    """
+    if record.mask is None:
+        return np.zeros(shape, np.uint8), set()
+    pixels = record.mask.pixels()
+    if pixels.shape[:2] != shape:
+        raise InputError(
+            f"{record.mask.name}: mask of {pixels.shape[0]}x{pixels.shape[1]} for an image of {shape[0]}x{shape[1]} "
+            f"({record.image.name}); export it at the image's size"
+        )
+    if pixels.ndim == 3:  # an alpha channel says nothing about defects
+        pixels = pixels[:, :, :3].max(axis=2)
+    odd = set(np.unique(pixels).tolist()) - {0, 255}
+    return (pixels > 0).astype(np.uint8), odd

@@ -1,0 +1,60 @@
+"""Synthetic commutator-like surfaces as a data set: needs no files, and the same settings always give the same images."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal
+
+import numpy as np
+
+from anomaly_seg.data.records import Dataset, Record
+from anomaly_seg.data.synthetic_surface import layout, surface
+
+VERSION = 1
+"""Raise when the generator's pictures change, so that caches notice."""
+
+
+@lru_cache(maxsize=2)
+def _surface(seed: int, item: int, view: int, defective: bool, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+    return surface(seed, item, view, defective, height, width)
+
+
+@dataclass(frozen=True)
+class SyntheticSource:
+    """One generated picture, made when it is read."""
+
+    seed: int
+    item: int
+    view: int
+    defective: bool
+    height: int
+    width: int
+    part: Literal["image", "mask"]
+
+    @property
+    def name(self) -> str:
+        return f"synthetic item {self.item} view {self.view} ({self.part})"
+
+    def fingerprint(self) -> str:
+        key = (self.seed, self.item, self.view, self.defective, self.height, self.width, self.part)
+        return f"synthetic-{VERSION}-" + "-".join(str(part) for part in key)
+
+    def pixels(self) -> np.ndarray:
+        pair = _surface(self.seed, self.item, self.view, self.defective, self.height, self.width)
+        return pair[0] if self.part == "image" else pair[1]
+
+
+def read(items: int, views: int, defective_fraction: float, height: int, width: int, seed: int = 0) -> Dataset:
+    """Records of a generated data set.
+
+    Args:
+        items: number of parts; views: pictures of each.
+        defective_fraction: share of pictures with a crack, in (0, 1].
+        height, width: of the pictures, in pixels.
+        seed: of the data, not of the training.
+    """
+    records = []
+    for item, view, defective in layout(seed, items, views, defective_fraction):
+        image, mask = (SyntheticSource(seed, item, view, defective, height, width, part) for part in ("image", "mask"))
+        name = f"part{item + 1:02d}/view{view}"
+        records.append(Record(name, f"part{item + 1:02d}", image, mask if defective else None))
+    return Dataset("synthetic", records)

@@ -1,0 +1,104 @@
+"""Tracking: csv, TensorBoard or Weights & Biases behind three calls."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.loggers import CSVLogger, Logger
+
+from anomaly_seg.errors import InputError
+from anomaly_seg.schema import Result
+
+
+class RunLogger:
+    """A Lightning logger, what to add when the run is done, and how to let go of it."""
+
+    def __init__(self, lightning: Logger) -> None:
+        self.lightning = lightning
+
+    def finish(self, result: Result, folder: Path) -> None:
+        """Send the final figures and pictures."""
+
+    def close(self) -> None:
+        """Let go: the next run of this process must not write here."""
+        self.lightning.finalize("success")
+
+
+class TensorBoardRun(RunLogger):
+    """Figures as scalars, pictures as images."""
+
+    def finish(self, result: Result, folder: Path) -> None:
+        import cv2
+
+        writer = self.lightning.experiment  # type: ignore[attr-defined]
+        for name, value in summary(result).items():
+            writer.add_scalar(name, value, 0)
+        for path in sorted((folder / "pictures").glob("*.png")):
+            writer.add_image(f"pictures/{path.stem}", cv2.imread(str(path))[:, :, ::-1].copy(), dataformats="HWC")
+
+
+class WandbRun(RunLogger):
+    """One W&B run a job; it is finished in any case, or it would swallow the whole sweep."""
+
+    def finish(self, result: Result, folder: Path) -> None:
+        import wandb
+
+        run = self.lightning.experiment  # type: ignore[attr-defined]
+        run.summary.update(summary(result))
+        table = wandb.Table(columns=["threshold", "value", "TP", "FP", "FN", "TN", "precision", "recall", "F1", "oracle"])
+        for name, at in result.thresholds.items():
+            table.add_data(name, at.value, at.tp, at.fp, at.fn, at.tn, at.precision, at.recall, at.f1, at.oracle)
+        pictures = [wandb.Image(str(p), caption=p.stem) for p in sorted((folder / "pictures").glob("*.png"))]
+        run.log({"thresholds": table} | ({"pictures": pictures} if pictures else {}))
+
+    def close(self) -> None:
+        import wandb
+
+        wandb.finish()
+
+
+def summary(result: Result) -> dict[str, float]:
+    """The figures a dashboard's table and parallel coordinates compare runs by."""
+    figures = {"image/AP": result.image.ap, "image/AUROC": result.image.auroc, "image/FP_at_FN0": result.image.fp_at_fn0}
+    for name, at in result.thresholds.items():
+        label = f"{name}_oracle" if at.oracle else name
+        figures |= {f"{label}/F1": at.f1, f"{label}/FP": at.fp, f"{label}/FN": at.fn}
+    figures |= {"pixel/AP": result.pixel.ap, "pixel/IoU": result.pixel.iou, "pixel/Dice": result.pixel.dice}
+    return {k: float(v) for k, v in figures.items() if v is not None}
+
+
+def make_logger(chosen: dict[str, Any], folder: Path) -> RunLogger:
+    """The logger that the settings ask for.
+
+    Raises:
+        InputError: unknown kind, or its package is not installed.
+    """
+    options, run_name = chosen["logger"], chosen["run_name"]
+    kind = options["kind"]
+    if kind == "csv":
+        return RunLogger(CSVLogger(folder, name="", version=""))
+    if kind == "tensorboard":
+        from lightning.pytorch.loggers import TensorBoardLogger
+
+        return TensorBoardRun(TensorBoardLogger(folder, name="", version="tensorboard"))
+    if kind == "wandb":
+        from lightning.pytorch.loggers import WandbLogger
+
+        folder.mkdir(parents=True, exist_ok=True)
+        mode = options["mode"]
+        if mode == "auto":
+            mode = "online" if os.environ.get("WANDB_API_KEY") or _logged_in() else "offline"
+        return WandbRun(
+            WandbLogger(
+                project=options["project"], entity=options["entity"], name=run_name, save_dir=folder, config=chosen,
+                group=chosen["experiment_name"], job_type=chosen["model"]["name"], mode=mode, reinit=True,
+                tags=[chosen["data"]["name"], chosen["scale"]["name"], f"D{chosen['dilation']}", f"fold{chosen['fold']}"],
+            )
+        )  # fmt: skip
+    raise InputError(f"logger.kind={kind}: choose csv, tensorboard or wandb")
+
+
+def _logged_in() -> bool:
+    """Whether `wandb login` left a key for its host in the user's netrc."""
+    netrc = Path(os.environ.get("NETRC", "~/.netrc")).expanduser()
+    return netrc.exists() and "api.wandb.ai" in netrc.read_text(errors="ignore")

@@ -1,0 +1,94 @@
+"""Losses as pure functions, and which of them counts when."""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as nnf
+from torch import Tensor
+
+from anomaly_seg.errors import InputError
+
+
+class Phase(NamedTuple):
+    """A stretch of training: what is trained and how much each loss counts.
+
+    name: for logs. share: of all steps, in (0, 1]; the shares of all phases sum to 1.
+    train: names of the network's parts that learn; empty = all. The rest is frozen, normalisation statistics included.
+    weights: name of a logit -> weight of its loss; 0 leaves it out.
+    """
+
+    name: str
+    share: float
+    train: tuple[str, ...]
+    weights: dict[str, float]
+
+
+def make_phases(settings: Sequence[Mapping]) -> list[Phase]:
+    """Phases from plain settings.
+
+    Raises:
+        InputError: shares that do not sum to 1, a negative weight, or a phase in which nothing is supervised.
+    """
+    phases = [
+        Phase(s["name"], float(s["share"]), tuple(s.get("train") or ()), {k: float(v) for k, v in s["weights"].items()})
+        for s in settings
+    ]
+    if abs(sum(p.share for p in phases) - 1) > 1e-6 or any(p.share <= 0 for p in phases):
+        raise InputError(f"model.phases: the shares {[p.share for p in phases]} must be positive and sum to 1")
+    for p in phases:
+        if any(w < 0 for w in p.weights.values()) or not any(p.weights.values()):
+            raise InputError(f"model.phases, '{p.name}': weights {p.weights} must be 0 or more, with one above 0")
+    return phases
+
+
+def phase_at(phases: Sequence[Phase], step: int, total_steps: int) -> Phase:
+    """The phase of a step: a pure function, so that a resumed run is in the phase it left.
+
+    Args:
+        phases: in order.
+        step: 0-based optimisation step.
+        total_steps: of the whole run.
+    """
+    end = 0.0
+    for phase in phases:
+        end += phase.share
+        if step < round(end * total_steps):
+            return phase
+    return phases[-1]
+
+
+def binary_cross_entropy(logit: Tensor, target: Tensor, positive_weight: float = 1.0) -> Tensor:
+    """Mean binary cross-entropy of sigmoid(logit) against a target of the same shape (Eq. 3), from logits.
+
+    Args:
+        logit: unbounded.
+        target: in [0, 1].
+        positive_weight: factor on the defect term; 1 is the paper's loss.
+
+    >>> round(binary_cross_entropy(torch.zeros(4), torch.tensor([0.0, 0.0, 1.0, 1.0])).item(), 4)
+    0.6931
+    """
+    weight = None if positive_weight == 1 else torch.tensor(positive_weight, device=logit.device)
+    return nnf.binary_cross_entropy_with_logits(logit.float(), target, pos_weight=weight)
+
+
+def deep_supervision(
+    logits: Mapping[str, Tensor],
+    targets: Mapping[str, Tensor],
+    weights: Mapping[str, float],
+    positive_weight: float = 1.0,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Weighted sum of one cross-entropy per supervised logit (Eq. 3 summed over k, section 2.2.2).
+
+    Args:
+        logits, targets: by the same names; a target has its logit's shape.
+        weights: by the same names.
+        positive_weight: see `binary_cross_entropy`.
+
+    Returns:
+        The total, and each unweighted term detached, for the log.
+    """
+    terms = {name: binary_cross_entropy(logit, targets[name], positive_weight) for name, logit in logits.items()}
+    total = torch.stack([weights[name] * term for name, term in terms.items()]).sum()
+    return total, {name: term.detach() for name, term in terms.items()}

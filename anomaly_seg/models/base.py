@@ -1,0 +1,80 @@
+"""What every network of the framework offers to losses, evaluation and pictures."""
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from anomaly_seg.classifier import pooled_score
+from anomaly_seg.errors import InputError
+
+
+class Output(NamedTuple):
+    """Result of one forward pass: what the losses supervise, by name.
+
+    logits: name -> (b, 1, h, w), unbounded; One-Stage "f1".."f3", U-Net "map", Seg-Dec "mask" (at 1/8 size).
+    decision: (b,) logit of "this image is defective", for networks with a decision part of their own.
+    """
+
+    logits: dict[str, Tensor]
+    decision: Tensor | None = None
+
+
+class Network(nn.Module):
+    """Base of all networks. A new one defines `forward` and `maps`, and may refine the rest.
+
+    Attributes:
+        size_multiple: height and width of the input must be multiples of it.
+        smallest_size: and at least this.
+        readout: name of the score, one of those in `scores`, that classifies the image.
+    """
+
+    size_multiple: int = 8
+    smallest_size: int = 8
+    readout: str = "map"
+
+    def maps(self, output: Output) -> dict[str, Float[Tensor, "b 1 h w"]]:
+        """Named probability maps in [0, 1] at input size. They are what is pooled, drawn and scored by pixel."""
+        raise NotImplementedError
+
+    def scores(self, output: Output, maps: dict[str, Tensor]) -> dict[str, Float[Tensor, " b"]]:
+        """Image scores by readout; by default each map through the parameter-free classifier's pooling (Eq. 5)."""
+        return {name: pooled_score(value) for name, value in maps.items()}
+
+    def supervised(self, output: Output, names: Iterable[str]) -> dict[str, Tensor]:
+        """The logits that carry a loss, by name.
+
+        Raises:
+            InputError: a name this network does not have.
+        """
+        known = dict(output.logits)
+        if output.decision is not None:
+            known["decision"] = output.decision
+        return {name: self._known(known, name) for name in names}
+
+    def target(self, name: str, mask: Float[Tensor, "b 1 h w"], label: Float[Tensor, " b"]) -> Tensor:
+        """What the logit `name` should become: by default the (dilated) mask itself."""
+        return mask
+
+    def check_size(self, image: Tensor) -> None:
+        """Raises InputError, naming the nearest good size, unless height and width are multiples of `size_multiple`."""
+        height, width = image.shape[-2:]
+        step = self.size_multiple
+        if height % step or width % step or min(height, width) < self.smallest_size:
+            good = [max(step, self.smallest_size, round(n / step) * step) for n in (height, width)]
+            raise InputError(
+                f"input of {height}x{width} (height x width): {type(self).__name__} needs multiples of {step} "
+                f"of at least {self.smallest_size}; "
+                f"the nearest good size is {good[0]}x{good[1]} (set scale.height and scale.width)"
+            )
+
+    def _known(self, known: dict[str, Tensor], name: str) -> Tensor:
+        if name not in known:
+            raise InputError(f"loss on '{name}': {type(self).__name__} has {', '.join(known)} (see model.phases)")
+        return known[name]
+
+
+def parameter_count(module: nn.Module) -> int:
+    """Number of trainable parameters."""
+    return sum(p.numel() for p in module.parameters() if p.requires_grad)

@@ -1,0 +1,106 @@
+"""Seg-Dec, the two-stage baseline.
+
+Tabernik, Sela, Skvarc, Skocaj: "Segmentation-based deep-learning approach for surface-defect detection",
+Journal of Intelligent Manufacturing, 2019. A segmentation network is trained first, then frozen under a decision network.
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as nnf
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from anomaly_seg.models.base import Network, Output
+from anomaly_seg.models.blocks import Backend, Init, Norm, conv_norm_relu, initialise, normalisation, scaled
+from anomaly_seg.models.encoder import Encoder
+
+
+class Segmentation(nn.Module):
+    """The shared encoder and a 1x1 convolution to one channel with normalisation: the mask's logit at 1/8 size."""
+
+    def __init__(self, in_channels: int, width: float, norm: Norm, large_kernel: Backend) -> None:
+        super().__init__()
+        self.encoder = Encoder(in_channels, width, norm, large_kernel)
+        self.head = nn.Sequential(nn.Conv2d(self.encoder.widths[-1], 1, 1, bias=False), normalisation(norm, 1))
+
+    def forward(
+        self, image: Float[Tensor, "b c h w"]
+    ) -> tuple[Float[Tensor, "b d h/8 w/8"], Float[Tensor, "b 1 h/8 w/8"]]:
+        features = self.encoder(image).eighth
+        return features, self.head(features)
+
+
+class Decision(nn.Module):
+    """From features and mask to one logit per image; global average and maximum of both join at the end."""
+
+    def __init__(self, channels: int, widths: Sequence[int], norm: Norm) -> None:
+        super().__init__()
+        steps = [channels + 1, *widths]
+        layers: list[nn.Module] = []
+        for a, b in zip(steps, steps[1:], strict=False):
+            layers += [nn.MaxPool2d(2), conv_norm_relu(a, b, 5, norm)]
+        self.convs = nn.Sequential(*layers)
+        self.linear = nn.Linear(2 * widths[-1] + 2, 1)
+
+    def forward(self, features: Float[Tensor, "b d h w"], mask: Float[Tensor, "b 1 h w"]) -> Float[Tensor, " b"]:
+        mask = nnf.relu(mask)
+        deep = self.convs(torch.cat([features, mask], dim=1))
+        pooled = [reduce(x, dim=(2, 3)) for x in (deep, mask) for reduce in (torch.mean, torch.amax)]
+        return self.linear(torch.cat(pooled, dim=1)).squeeze(1)
+
+
+class SegDec(Network):
+    """Segmentation and decision networks; `model.phases` trains them one after the other.
+
+    Args:
+        in_channels: 1 for grey images.
+        width: fraction of the published channel counts (the decision network's 8, 16, 32 included).
+        norm: "instance" is what the published code computed: statistics of the current image, at evaluation too.
+        init: "normal" is the published N(0, 0.01).
+        large_kernel: see `Encoder`.
+
+    Input: (b, in_channels, h, w) in [0, 1], h and w multiples of 8 and at least 64, or the decision network pools to nothing.
+    """
+
+    smallest_size = 64
+    readout = "decision"
+
+    def __init__(
+        self,
+        in_channels: int = 1,
+        width: float = 1.0,
+        norm: Norm = "instance",
+        init: Init = "normal",
+        large_kernel: Backend = "direct",
+    ) -> None:
+        super().__init__()
+        self.segmentation = Segmentation(in_channels, width, norm, large_kernel)
+        channels = self.segmentation.encoder.widths[-1]
+        self.decision = Decision(channels, [scaled(c, width) for c in (8, 16, 32)], norm)
+        initialise(self, init)
+
+    def forward(self, image: Float[Tensor, "b c h w"]) -> Output:
+        self.check_size(image)
+        features, mask = self.segmentation(image)
+        return Output({"mask": mask}, self.decision(features, mask))
+
+    def target(self, name: str, mask: Float[Tensor, "b 1 h w"], label: Float[Tensor, " b"]) -> Tensor:
+        """Mask averaged over 17x17 windows at stride 8 for the segmentation, the image's label for the decision."""
+        return segmentation_target(mask) if name == "mask" else label
+
+    def maps(self, output: Output) -> dict[str, Float[Tensor, "b 1 h w"]]:
+        logit = nnf.interpolate(output.logits["mask"].float(), scale_factor=8, mode="bilinear", align_corners=False)
+        return {"mask": torch.sigmoid(logit)}
+
+    def scores(self, output: Output, maps: dict[str, Tensor]) -> dict[str, Float[Tensor, " b"]]:
+        """The decision's probability in float64 (float32 would round confident images into ties), and the pooled mask."""
+        assert output.decision is not None
+        return {"decision": torch.sigmoid(output.decision.double())} | super().scores(output, maps)
+
+
+def segmentation_target(mask: Float[Tensor, "b 1 h w"]) -> Float[Tensor, "b 1 h/8 w/8"]:
+    """Share of defect pixels in the 17x17 window around every eighth pixel; outside the image counts as good."""
+    # A window centred on the middle of each 8x8 cell (pixel 4 of it) needs 4 pixels before the first cell; 'same'
+    # padding puts (17 - 8) = 9 around, 4 before and 5 behind.
+    return nnf.avg_pool2d(nnf.pad(mask, (4, 5, 4, 5)), kernel_size=17, stride=8)

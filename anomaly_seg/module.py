@@ -1,0 +1,134 @@
+"""The one LightningModule: it wraps any network with its losses, optimiser and phases."""
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor
+
+from anomaly_seg.data.datamodule import Batch
+from anomaly_seg.errors import InputError
+from anomaly_seg.losses import Phase, deep_supervision, phase_at
+from anomaly_seg.models.base import Network
+
+OPTIMIZERS = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}
+
+
+class NotFinite(RuntimeError):
+    """The loss became NaN or infinite."""
+
+
+class SegmentationModule(L.LightningModule):
+    """Training of one network.
+
+    Args:
+        network: what is trained.
+        phases: what is trained when, with which loss weights.
+        optimizer: name ("adam" or "sgd"), schedule ("none" or "cosine") and the optimiser's own arguments.
+        positive_weight: factor on the defect term of every loss.
+        image_names: by index, to name the image of a loss that is not finite.
+        channels_last: memory layout of network and images; same numbers, other speed.
+        average: decay of the moving average of the weights that is evaluated (Seg-Dec: 0.9999); 0 turns it off.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        phases: Sequence[Phase],
+        optimizer: Mapping[str, Any],
+        positive_weight: float = 1.0,
+        image_names: Sequence[str] = (),
+        channels_last: bool = False,
+        average: float = 0.0,
+    ) -> None:
+        super().__init__()
+        if not 0 <= average < 1:
+            raise InputError(f"model.average={average}: use 0 (off) or a decay below 1 such as 0.9999")
+        self.network = network
+        self.phases, self.settings, self.positive_weight = list(phases), dict(optimizer), positive_weight
+        self.image_names, self.layout = list(image_names), torch.channels_last if channels_last else torch.contiguous_format
+        self.decay = average
+        self.averaged = torch.optim.swa_utils.AveragedModel(network, avg_fn=self._average) if average else None
+        self.network.to(memory_format=self.layout)  # type: ignore[call-overload]
+        self._check_parts()
+
+    def training_step(self, batch: Batch, batch_index: int) -> Tensor:
+        phase = self.phase
+        output = self.network(batch.image.contiguous(memory_format=self.layout))
+        logits = self.network.supervised(output, [name for name, weight in phase.weights.items() if weight])
+        targets = {name: self.network.target(name, batch.mask, batch.label) for name in logits}
+        loss, terms = deep_supervision(logits, targets, phase.weights, self.positive_weight)
+        if not torch.isfinite(loss):
+            raise NotFinite(self._not_finite(batch, terms))
+        self.log("loss", loss.detach(), on_step=False, on_epoch=True, prog_bar=True, batch_size=len(batch.label))
+        self.log_dict({f"loss/{k}": v for k, v in terms.items()}, on_step=False, on_epoch=True, batch_size=len(batch.label))
+        return loss
+
+    @property
+    def phase(self) -> Phase:
+        return phase_at(self.phases, self.global_step, self.total_steps)
+
+    @cached_property
+    def total_steps(self) -> int:
+        """Optimisation steps of the whole run."""
+        return int(self.trainer.estimated_stepping_batches)
+
+    def on_train_batch_start(self, batch: Batch, batch_index: int) -> None:
+        self._freeze(self.phase)
+
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_index: int) -> None:
+        if self.averaged is not None:
+            self.averaged.update_parameters(self.network)
+
+    @property
+    def evaluated(self) -> Network:
+        """The network to score with: the moving average where one is kept."""
+        return self.averaged.module if self.averaged is not None else self.network
+
+    def configure_optimizers(self) -> Any:
+        settings = dict(self.settings)
+        name, schedule = settings.pop("name"), settings.pop("schedule", "none")
+        if name not in OPTIMIZERS:
+            raise InputError(f"optimizer.name={name}: choose {' or '.join(OPTIMIZERS)}")
+        optimizer = OPTIMIZERS[name](self.network.parameters(), **settings)
+        if schedule == "none":
+            return optimizer
+        if schedule != "cosine":
+            raise InputError(f"optimizer.schedule={schedule}: choose none or cosine")
+        cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, self.total_steps)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": cosine, "interval": "step"}}
+
+    def _freeze(self, phase: Phase) -> None:
+        """Only the phase's parts learn. Frozen ones are in evaluation mode, or their normalisation would move on."""
+        if not phase.train:
+            return
+        for name, part in self.network.named_children():
+            learns = name in phase.train
+            part.train(learns)
+            for parameter in part.parameters():
+                parameter.requires_grad_(learns)
+                if not learns:
+                    parameter.grad = None
+
+    def _check_parts(self) -> None:
+        parts = {name for name, _ in self.network.named_children()}
+        for phase in self.phases:
+            unknown = set(phase.train) - parts
+            if unknown:
+                raise InputError(f"model.phases, '{phase.name}': no part {sorted(unknown)}; choose from {sorted(parts)}")
+
+    def _average(self, average: Tensor, current: Tensor, count: Tensor) -> Tensor:
+        # As tf.train.ExponentialMovingAverage: early on a smaller decay, or the start would dominate a short run.
+        decay = min(self.decay, (1 + int(count)) / (10 + int(count)))
+        return torch.lerp(current, average, decay)
+
+    def _not_finite(self, batch: Batch, terms: dict[str, Tensor]) -> str:
+        names = [self.image_names[i] if self.image_names else str(i) for i in batch.index.tolist()]
+        values = ", ".join(f"{k} {v.item():g}" for k, v in terms.items())
+        return (
+            f"loss is not finite at step {self.global_step}, image {', '.join(names)} ({values}): look at that image and mask, "
+            "lower optimizer.lr, or set trainer.gradient_clip_val=1"
+        )
+

@@ -1,0 +1,214 @@
+"""One training run as a story: settings, data, network, fit, scores, result."""
+
+import os
+import shutil
+import sys
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+import lightning as L
+import torch
+import yaml
+from hydra.utils import instantiate
+from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
+from omegaconf import DictConfig, OmegaConf
+
+from anomaly_seg import results, settings, thresholds
+from anomaly_seg.data.cache import Preparation
+from anomaly_seg.data.datamodule import FoldDataModule, TestSet
+from anomaly_seg.environment import describe
+from anomaly_seg.errors import InputError
+from anomaly_seg.evaluate import PIXEL_THRESHOLDS, Evaluation, draw, evaluate
+from anomaly_seg.loggers import make_logger
+from anomaly_seg.losses import make_phases
+from anomaly_seg.models.base import Network
+from anomaly_seg.models.one_stage import prior_log_odds
+from anomaly_seg.module import SegmentationModule
+from anomaly_seg.schema import AtThreshold, Counts, ImageLevel, Readout, Result, Run, Training, Twins
+
+CHECKPOINT = "checkpoint.ckpt"
+
+
+def run(config: DictConfig) -> Path:
+    """Train and score one fold, unless its folder holds the finished result of the same settings.
+
+    Returns:
+        The run's folder: config.yaml, scores.csv, pixels.csv, pictures/, checkpoint.ckpt, and result.json, written last.
+
+    Raises:
+        InputError: settings, data or folder that cannot be used.
+    """
+    chosen: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
+    settings.check(chosen)
+    chosen["trainer"]["precision"] = _precision(chosen["trainer"])
+    folder = Path(chosen["output_dir"]) / chosen["run_name"]
+    if claim(folder, chosen):
+        print(f"{folder}: finished before with the same settings")
+        return folder
+    if chosen["threads"]:
+        torch.set_num_threads(int(chosen["threads"]))
+    L.seed_everything(chosen["seed"], workers=True, verbose=False)
+    data = make_data(chosen, instantiate(config.data.reader))
+    network = make_network(chosen, data)
+    module = SegmentationModule(
+        network, make_phases(chosen["model"]["phases"]), chosen["optimizer"], chosen["model"]["positive_weight"],
+        [r.name for r in data.dataset.records], chosen["trainer"]["channels_last"], chosen["model"]["average"],
+    )  # fmt: skip
+    logger = make_logger(chosen, folder)
+    trainer = make_trainer(chosen, folder, logger)
+    try:
+        started = time.perf_counter()
+        resume = folder / CHECKPOINT
+        trainer.fit(module, data, ckpt_path=resume if resume.exists() else None, weights_only=True)
+        if trainer.interrupted:
+            raise KeyboardInterrupt
+        fitted = time.perf_counter()
+        device = trainer.strategy.root_device
+        evaluation = evaluate(module.evaluated, data.test_dataloader(), device, chosen["trainer"]["enable_progress_bar"])
+        scored = time.perf_counter()
+        training = Training(
+            steps=trainer.global_step, epochs=trainer.current_epoch,
+            parameters=sum(p.numel() for p in network.parameters()), train_seconds=fitted - started,
+            test_seconds=scored - fitted, final_loss=float(trainer.callback_metrics["loss"]),
+        )  # fmt: skip
+        result = summarise(chosen, data, network, evaluation, training)
+        if chosen["pictures"]:
+            _pictures(folder, data, module.evaluated, evaluation, result, device)
+        logger.finish(result, folder)
+        results.write_result(folder, result)
+    finally:
+        logger.close()
+    return folder
+
+
+def claim(folder: Path, chosen: dict[str, Any]) -> bool:
+    """Make the folder this run's. True if the run is finished already.
+
+    Raises:
+        InputError: the folder belongs to a run with other settings, or cannot be written.
+    """
+    record = folder / "config.yaml"
+    try:
+        if chosen["overwrite"] and folder.exists():
+            shutil.rmtree(folder)
+        if record.exists():
+            changed = settings.differences(yaml.safe_load(record.read_text()), chosen)
+            if changed:
+                raise InputError(
+                    f"{folder} holds a run with other settings ({'; '.join(changed[:8])}): set experiment_name or variant to "
+                    "keep both, or overwrite=true to replace it"
+                )
+        if results.finished(folder):
+            return True
+        folder.mkdir(parents=True, exist_ok=True)
+        temporary = record.with_suffix(".tmp")
+        temporary.write_text(yaml.safe_dump(chosen, sort_keys=False))
+        temporary.replace(record)
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be written ({error}); free space, or set output_dir") from error
+    return False
+
+
+def make_data(chosen: dict[str, Any], dataset: Any) -> FoldDataModule:
+    """The fold's DataModule from plain settings."""
+    data, scale = chosen["data"], chosen["scale"]
+    how = Preparation(
+        scale["height"], scale["width"], chosen["dilation"], data["element"], data["resize"], data["convert"]
+    )
+    return FoldDataModule(
+        dataset, how, chosen["fold"], data["folds"], data["split"], data["split_seed"], chosen["sampler"]["kind"],
+        chosen["augment"], chosen["batch_size"], data["workers"], chosen["seed"], data["cache_dir"] or default_cache(),
+    )  # fmt: skip
+
+
+def default_cache() -> str:
+    """$ANOMALY_SEG_CACHE, or anomaly_seg in the user's cache folder."""
+    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return os.environ.get("ANOMALY_SEG_CACHE") or f"{base}/anomaly_seg"
+
+
+def make_network(chosen: dict[str, Any], data: FoldDataModule) -> Network:
+    """The network from plain settings, with `head_bias: prior` replaced by the log-odds of the training labels."""
+    arguments = dict(chosen["model"]["network"])
+    if arguments.get("head_bias") == "prior":
+        arguments["head_bias"] = prior_log_odds(data.defect_fraction())
+    network = instantiate(arguments, _convert_="all")
+    image = torch.zeros(1, 1, chosen["scale"]["height"], chosen["scale"]["width"], device="meta")
+    network.check_size(image)
+    return network
+
+
+def make_trainer(chosen: dict[str, Any], folder: Path, logger: Any) -> L.Trainer:
+    """Lightning's Trainer from plain settings; one checkpoint, after every epoch."""
+    options = {k: v for k, v in chosen["trainer"].items() if k not in ("channels_last", "compile")}
+    options["deterministic"] = "warn" if options["deterministic"] else False  # bilinear up-sampling has no exact CUDA form
+    checkpoint = ModelCheckpoint(folder, CHECKPOINT.removesuffix(".ckpt"), enable_version_counter=False)
+    callbacks: list[L.Callback] = [checkpoint]
+    if options["enable_progress_bar"]:
+        callbacks.append(TQDMProgressBar(refresh_rate=1 if sys.stderr.isatty() else 100))
+    warnings.filterwarnings("ignore", ".*does not have many workers.*")
+    warnings.filterwarnings("ignore", ".*Checkpoint directory .* exists and is not empty.*")
+    return L.Trainer(
+        max_epochs=chosen["epochs"], logger=logger.lightning, callbacks=callbacks, default_root_dir=folder,
+        enable_model_summary=False, num_sanity_val_steps=0, **options,
+    )  # fmt: skip
+
+
+def summarise(chosen: dict[str, Any], data: FoldDataModule, network: Network, evaluation: Evaluation, training: Training) -> Result:
+    """Write scores.csv and pixels.csv, and return what result.json will say."""
+    folder = Path(chosen["output_dir"]) / chosen["run_name"]
+    records = [data.dataset.records[i] for i in evaluation.index]
+    labels = data.arrays.labels[evaluation.index]
+    score = evaluation.scores[network.readout]
+    table = results.Scores([r.name for r in records], [r.item for r in records], labels, score, evaluation.scores)
+    results.write_scores(folder, table)
+    pixels = results.Pixels(PIXEL_THRESHOLDS.double().numpy(), *(c.numpy() for c in evaluation.pixels))
+    results.write_pixels(folder, pixels)
+    sigma = published_sigma(chosen)
+    at: dict[Any, AtThreshold] = {}
+    if sigma is not None:
+        at["paper"] = AtThreshold.of(score, labels, sigma, oracle=False)
+    best = AtThreshold.best_f(score, labels)
+    if best is not None:
+        at["best_f"] = best
+    scale, model, split = chosen["scale"], chosen["model"], data.split
+    return Result(
+        run=Run(
+            experiment=chosen["experiment_name"], data=chosen["data"]["name"], model=model["name"], variant=chosen["variant"],
+            dilation=chosen["dilation"], fold=chosen["fold"], folds=chosen["data"]["folds"], split=chosen["data"]["split"],
+            seed=chosen["seed"], scale=scale["name"], height=scale["height"], width=scale["width"],
+        ),
+        readout=network.readout, counts=Counts(**data.counts()), sigma=sigma, image=ImageLevel.of(score, labels), thresholds=at,
+        readouts={name: Readout.of(values, labels) for name, values in evaluation.scores.items()}, pixel=pixels.measures(),
+        training=training, twins_across_split=Twins(**split.twins_across), config_digest=settings.digest(chosen),
+        environment=describe(),
+    )  # fmt: skip
+
+
+def published_sigma(chosen: dict[str, Any]) -> float | None:
+    """The published threshold for this network and dilation, scaled to the input's size; None where there is none."""
+    sigma = chosen["model"]["paper_sigma"]
+    if isinstance(sigma, dict):
+        sigma = sigma.get(chosen["dilation"])
+    return None if sigma is None else thresholds.paper(sigma, chosen["scale"]["height"], chosen["scale"]["width"])
+
+
+def _pictures(folder: Path, data: FoldDataModule, network: Network, evaluation: Evaluation, result: Result, device: Any) -> None:
+    """Every defective image and every false alarm at either threshold."""
+    score, labels = evaluation.scores[network.readout], data.arrays.labels[evaluation.index]
+    lowest = min((at.value for at in result.thresholds.values()), default=float("inf"))
+    shown = evaluation.index[(labels == 1) | (score > lowest)]
+    loader = torch.utils.data.DataLoader(TestSet(data.arrays, shown))
+    names = [r.name.replace("/", "__") for r in data.dataset.records]
+    draw(network, loader, lambda i: names[i], folder / "pictures", device)
+
+
+def _precision(trainer: dict[str, Any]) -> str:
+    """`auto` becomes bf16-mixed where the hardware has bf16 arithmetic, and 32-true elsewhere."""
+    if trainer["precision"] != "auto":
+        return str(trainer["precision"])
+    cuda = torch.cuda.is_available() and trainer["accelerator"] != "cpu"
+    return "bf16-mixed" if settings.bf16_hardware(torch.cuda.is_bf16_supported() if cuda else None) else "32-true"

@@ -1,0 +1,67 @@
+"""Settings of a run: what makes two runs the same, and the checks that need no data."""
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from anomaly_seg.errors import InputError
+
+IRRELEVANT = (
+    "output_dir", "run_name", "overwrite", "pictures", "logger", "threads", "data.workers", "data.cache_dir", "data.root",
+    "data.reader.root", "trainer.enable_progress_bar", "trainer.log_every_n_steps",
+)  # fmt: skip
+"""Keys that change where, how fast or how loudly a run works, but not its result."""
+
+
+def check(settings: Mapping[str, Any]) -> None:
+    """Refuse values that no run can have.
+
+    Raises:
+        InputError: seed, epochs, dilation or augmentation out of range.
+    """
+    seed, epochs, dilation = settings["seed"], settings["epochs"], settings["dilation"]
+    if not isinstance(seed, int) or not 0 <= seed < 2**32:
+        raise InputError(f"seed={seed}: use a whole number from 0 to 4294967295")
+    if not isinstance(epochs, int) or epochs < 1:
+        raise InputError(f"epochs={epochs}: use a whole number, 1 or more")
+    if not isinstance(dilation, int) or dilation < 0 or (dilation and dilation % 2 == 0):
+        raise InputError(f"dilation={dilation}: use 0 (as drawn) or an odd number such as 5, 9, 13 or 17")
+    if not isinstance(settings["fold"], int):
+        raise InputError(f"fold={settings['fold']}: use a whole number; several folds need -m")
+
+
+def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings as dotted keys."""
+    out: dict[str, Any] = {}
+    for key, value in settings.items():
+        if isinstance(value, Mapping):
+            out |= flat(value, f"{prefix}{key}.")
+        else:
+            out[prefix + str(key)] = value
+    return out
+
+
+def relevant(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The dotted keys that decide a run's result."""
+    return {k: v for k, v in flat(settings).items() if not any(k == i or k.startswith(f"{i}.") for i in IRRELEVANT)}
+
+
+def digest(settings: Mapping[str, Any]) -> str:
+    """Short name of everything that decides a run's result."""
+    return hashlib.sha256(json.dumps(relevant(settings), sort_keys=True).encode()).hexdigest()[:16]
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """The keys that make two runs different, as "key: old -> new"."""
+    a, b = relevant(old), relevant(new)
+    return [f"{k}: {a.get(k)} -> {b.get(k)}" for k in sorted(a.keys() | b.keys()) if a.get(k) != b.get(k)]
+
+
+def bf16_hardware(cuda_has_bf16: bool | None, cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
+    """Whether bf16 arithmetic is done by the hardware: the GPU's word, or the processor's flags on Linux."""
+    if cuda_has_bf16 is not None:
+        return cuda_has_bf16
+    return cpuinfo.exists() and bool(re.search(r"\b(avx512_bf16|amx_bf16)\b", cpuinfo.read_text(errors="ignore")))

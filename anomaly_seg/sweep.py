@@ -1,0 +1,166 @@
+"""What a sweep adds to a run: one failing job never stops the rest, a live line, a summary, an exit code.
+
+Jobs talk to the command through a journal, a file that each appends one line to, because Hydra's launchers run them in this
+process (basic) or in others (joblib) and return nothing.
+"""
+
+import gc
+import json
+import math
+import os
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig, OmegaConf
+
+from anomaly_seg.errors import InputError
+
+JOURNAL = "ANOMALY_SEG_JOURNAL"
+FAILURE = "failure.txt"
+
+
+def register_resolvers() -> None:
+    """`${suffix:x}` is "-x", or nothing for an empty x: run names without loose ends."""
+    OmegaConf.register_new_resolver("suffix", lambda text: f"-{text}" if text else "", replace=True)
+
+
+def compose(config_folder: Path, overrides: Sequence[str]) -> DictConfig:
+    """The configuration that a `train` with these overrides would run with.
+
+    Raises:
+        InputError: an override that does not fit.
+    """
+    from hydra.errors import HydraException
+
+    register_resolvers()
+    try:
+        with hydra.initialize_config_dir(str(config_folder.resolve()), version_base="1.3"):
+            return hydra.compose("config", overrides=list(overrides))
+    except HydraException as error:
+        raise InputError(str(error)) from error
+
+
+def train(config_folder: Path, overrides: Sequence[str]) -> int:
+    """Run Hydra on `job` and sum up. Returns 0 if every job ended well, 1 if one failed, 2 if the input was unusable."""
+    register_resolvers()
+    with tempfile.TemporaryDirectory(prefix="anomaly-seg-") as folder:
+        journal = Path(folder) / "journal.jsonl"
+        journal.touch()
+        os.environ[JOURNAL] = str(journal)
+        before, sys.argv = sys.argv, ["anomaly-seg train", *overrides]
+        try:
+            hydra.main(version_base="1.3", config_path=str(config_folder.resolve()), config_name="config")(job)()
+        finally:
+            sys.argv = before
+            os.environ.pop(JOURNAL, None)
+        lines = _read(journal)
+    failed = [line for line in lines if line.get("status") == "failed"]
+    if len(lines) > 1:
+        for line in failed:
+            print(f"failed: {line['run']}\n  {line['error']}\n  {line['trace']}", file=sys.stderr)
+    if not failed:
+        return 0
+    return 2 if all(line["input"] for line in failed) else 1
+
+
+def job(config: DictConfig) -> float | None:
+    """One job of a sweep, or the only one: a run whose failure is written down instead of raised.
+
+    Returns:
+        AP of the scored images, for sweepers that optimise (their experiment scores validation images); None on failure.
+    """
+    from anomaly_seg.results import read_result
+    from anomaly_seg.run import run
+
+    register_resolvers()  # a worker of joblib has not
+    name, folder = config.run_name, Path(config.output_dir) / config.run_name
+    started = time.time()
+    try:
+        (folder / FAILURE).unlink(missing_ok=True)
+        run(config)
+        _append({"run": name, "status": "done", "seconds": time.time() - started})
+        return read_result(folder).image.ap
+    except Exception as error:
+        _fail(name, folder, error)
+        return None
+    finally:
+        _clean()
+        _live_line()
+
+
+class Announce(Callback):
+    """Tells the journal how many jobs a sweep has, before the first starts."""
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        _append({"status": "start", "total": count_jobs(config), "time": time.time()})
+
+
+def count_jobs(config: DictConfig) -> int | None:
+    """Jobs of a grid: the product of its swept values, the command line replacing the experiment's. None if unknown."""
+    sweeper = config.hydra.sweeper
+    if "n_trials" in sweeper:
+        return int(sweeper.n_trials)
+    grid = [f"{key}={value}" for key, value in (sweeper.get("params") or {}).items()]
+    parsed = OverridesParser.create().parse_overrides([*grid, *config.hydra.overrides.task])
+    sizes = {o.get_key_element(): len(list(o.sweep_string_iterator())) for o in parsed if o.is_sweep_override()}
+    sizes |= {o.get_key_element(): 1 for o in parsed[len(grid) :] if not o.is_sweep_override()}
+    return math.prod(sizes.values())
+
+
+def _fail(name: str, folder: Path, error: Exception) -> None:
+    """Traceback into the run's folder at once, one line into the journal, and one on the screen."""
+    text, where = "".join(traceback.format_exception(error)), "no folder to keep the traceback in"
+    known = isinstance(error, InputError)
+    try:
+        # A folder that another configuration owns is left as it is.
+        if not known or not (folder / "config.yaml").exists():
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / FAILURE).write_text(text)
+            where = str(folder / FAILURE)
+    except OSError:
+        pass
+    message = str(error) if known else f"{type(error).__name__}: {error}"
+    _append({"run": name, "status": "failed", "error": message, "trace": where, "input": known})
+    print(f"anomaly-seg train: {message}" + ("" if known else f"\n  traceback: {where}"), file=sys.stderr)
+
+
+def _clean() -> None:
+    """Nothing of a job stays in memory for the next one."""
+    import torch
+
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def _live_line() -> None:
+    """Jobs done, left and failed, and the time left at the pace so far."""
+    lines = _read(Path(os.environ[JOURNAL])) if JOURNAL in os.environ else []
+    start = next((line for line in lines if line["status"] == "start"), None)
+    if start is None:
+        return
+    done, failed = (sum(line["status"] == s for line in lines) for s in ("done", "failed"))
+    total = start["total"] or done + failed
+    left = total - done - failed
+    seconds = (time.time() - start["time"]) / max(1, done + failed) * left
+    pace = f", about {seconds / 60:.0f} min left" if left else ""
+    print(f"sweep: {done} done, {failed} failed, {left} left of {total}{pace}", file=sys.stderr, flush=True)
+
+
+def _append(line: dict[str, Any]) -> None:
+    """One short line at the end of the journal; the system keeps appends of several processes apart."""
+    if JOURNAL in os.environ:
+        with open(os.environ[JOURNAL], "a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+
+
+def _read(journal: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in journal.read_text(encoding="utf-8").splitlines()]
