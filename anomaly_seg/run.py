@@ -17,7 +17,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
 from omegaconf import DictConfig, OmegaConf
 
 from anomaly_seg import results, settings, thresholds
-from anomaly_seg.data.cache import Preparation
+from anomaly_seg.data.cache import Preparation, default_cache
 from anomaly_seg.data.datamodule import FoldDataModule, TestSet
 from anomaly_seg.environment import describe
 from anomaly_seg.errors import InputError
@@ -114,20 +114,11 @@ def claim(folder: Path, chosen: dict[str, Any]) -> bool:
 
 def make_data(chosen: dict[str, Any], dataset: Any) -> FoldDataModule:
     """The fold's DataModule from plain settings."""
-    data, scale = chosen["data"], chosen["scale"]
-    how = Preparation(
-        scale["height"], scale["width"], chosen["dilation"], data["element"], data["resize"], data["convert"]
-    )
+    data = chosen["data"]
     return FoldDataModule(
-        dataset, how, chosen["fold"], data["folds"], data["split"], data["split_seed"], chosen["sampler"]["kind"],
+        dataset, Preparation.of(chosen), chosen["fold"], data["folds"], data["split"], data["split_seed"], chosen["sampler"]["kind"],
         chosen["augment"], chosen["batch_size"], data["workers"], chosen["seed"], data["cache_dir"] or default_cache(),
     )  # fmt: skip
-
-
-def default_cache() -> str:
-    """$ANOMALY_SEG_CACHE, or anomaly_seg in the user's cache folder."""
-    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return os.environ.get("ANOMALY_SEG_CACHE") or f"{base}/anomaly_seg"
 
 
 def make_network(chosen: dict[str, Any], data: FoldDataModule) -> Network:

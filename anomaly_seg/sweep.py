@@ -55,7 +55,9 @@ def train(config_folder: Path, overrides: Sequence[str]) -> int:
         journal = Path(folder) / "journal.jsonl"
         journal.touch()
         os.environ[JOURNAL] = str(journal)
-        before, sys.argv = sys.argv, ["anomaly-seg train", *overrides]
+        switches = [word for word in overrides if word in ("-m", "--multirun")]  # Hydra takes none between overrides
+        words = [word for word in overrides if word not in switches]
+        before, sys.argv = sys.argv, ["anomaly-seg train", *switches, *words]
         try:
             hydra.main(version_base="1.3", config_path=str(config_folder.resolve()), config_name="config")(job)()
         finally:

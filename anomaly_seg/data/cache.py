@@ -4,20 +4,21 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from tqdm import tqdm
 
-from anomaly_seg.data.labels import Element, Resize, dilate, resize_image, resize_mask
+from anomaly_seg.data.labels import Element, Resize, dilate, resize_image, resize_mask, structuring_element
 from anomaly_seg.data.records import Convert, Dataset, load_image, load_mask
 from anomaly_seg.data.twins import thumbnail
 from anomaly_seg.errors import InputError
 
-VERSION = 1
+VERSION = 2
 """Raise when the arrays change for the same sources and settings."""
 
 
@@ -27,6 +28,9 @@ class Preparation:
 
     height, width: in pixels. resize: "area" or "nearest". dilation, element: of the labels, at native size.
     convert: what to do with colour and 16-bit images.
+
+    Raises:
+        InputError: a value out of range.
     """
 
     height: int
@@ -35,6 +39,28 @@ class Preparation:
     element: Element = "diamond"
     resize: Resize = "area"
     convert: Convert = "error"
+
+    def __post_init__(self) -> None:
+        if min(self.height, self.width) < 1:
+            raise InputError(f"scale.height={self.height}, scale.width={self.width}: use 1 or more")
+        if self.dilation not in (0, 1):
+            structuring_element(self.dilation, self.element)  # refuses what cannot be
+        for key, choices in (("element", Element), ("resize", Resize), ("convert", Convert)):
+            if getattr(self, key) not in get_args(choices):
+                raise InputError(f"data.{key}={getattr(self, key)}: choose {' or '.join(get_args(choices))}")
+
+    @classmethod
+    def of(cls, settings: Mapping[str, Any]) -> "Preparation":
+        """From the plain settings of a run."""
+        data, scale = settings["data"], settings["scale"]
+        dilation = settings["dilation"]
+        return cls(scale["height"], scale["width"], dilation, data["element"], data["resize"], data["convert"])
+
+
+def default_cache() -> str:
+    """$ANOMALY_SEG_CACHE, or anomaly_seg in the user's cache folder."""
+    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return os.environ.get("ANOMALY_SEG_CACHE") or f"{base}/anomaly_seg"
 
 
 @dataclass
@@ -79,8 +105,10 @@ def prepare(dataset: Dataset, how: Preparation, cache_dir: str | Path) -> Arrays
 
     exact = mask_set(0)
     dilated = exact if how.dilation == 0 else mask_set(how.dilation)
-    odd = sorted(set(exact["odd"].tolist()))
-    notes = [f"masks hold values other than 0 and 255 ({odd}); any value above 0 is taken as defect"] if odd else []
+    notes = []
+    if len(exact["odd"]):
+        values, where = _some(exact["odd"].tolist()), _some(exact["odd_in"].tolist())
+        notes = [f"masks hold values other than 0 and 255 ({values} in {where}); any value above 0 is taken as defect"]
     pixels = exact["pixels"]
     return Arrays(
         images["arrays"], dilated["arrays"], exact["arrays"], shapes, pixels, (pixels > 0).astype(np.int64), prints,
@@ -102,18 +130,24 @@ def _images(dataset: Dataset, how: Preparation) -> dict[str, Any]:
 
 
 def _masks(dataset: Dataset, how: Preparation, dilation: int, shapes: np.ndarray) -> dict[str, Any]:
-    pixels, odd = [], set()
+    pixels, odd, odd_in = [], set(), []
 
     def arrays() -> Iterator[np.ndarray]:
-        pairs = zip(dataset.records, shapes.tolist(), strict=True)
-        for record, shape in tqdm(pairs, f"{dataset.name}: masks, D = {dilation}", len(shapes), unit="image", leave=False):
+        records = tqdm(dataset.records, desc=f"{dataset.name}: masks, D = {dilation}", unit="image", leave=False)
+        for record, shape in zip(records, shapes.tolist(), strict=True):
             mask, values = load_mask(record, tuple(shape))
             pixels.append(int(mask.sum()))
-            odd.update(values)
+            if values:
+                odd.update(values)
+                odd_in.append(record.name)
             grown = dilate(mask, dilation, how.element)
             yield resize_mask(grown, how.height, how.width, how.resize)
 
-    return {"count": len(shapes), "arrays": arrays(), "pixels": pixels, "odd": odd}
+    return {"count": len(shapes), "arrays": arrays(), "pixels": pixels, "odd": odd, "odd_in": odd_in}
+
+
+def _some(values: list[Any], limit: int = 5) -> str:
+    return ", ".join(map(str, values[:limit])) + (f" and {len(values) - limit} more" if len(values) > limit else "")
 
 
 def _cached(folder: Path, what: str, key: dict, make: Callable[[], dict[str, Any]]) -> dict[str, np.ndarray]:
@@ -124,12 +158,16 @@ def _cached(folder: Path, what: str, key: dict, make: Callable[[], dict[str, Any
         try:
             _write(folder, big, small, make())
         except OSError as error:
-            raise InputError(f"data.cache_dir: cannot write {big} ({error}); free space or set data.cache_dir") from error
-    facts = dict(np.load(small))
+            raise InputError(
+                f"data.cache_dir: cannot write {big} ({error}); free space or set another folder"
+            ) from error
     try:
+        with np.load(small) as file:
+            facts = dict(file)
         facts["arrays"] = np.load(big, mmap_mode="r")
-    except (ValueError, OSError) as error:
-        raise InputError(f"{big}: damaged cache file ({error}); delete it, it is made anew") from error
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+        both = f"{big} or {small.name}"
+        raise InputError(f"{both}: damaged cache file ({error}); delete both, they are made anew") from error
     return facts
 
 
@@ -140,12 +178,13 @@ def _write(folder: Path, big: Path, small: Path, made: dict[str, Any]) -> None:
         temporary = Path(name)
         count = made.pop("count")
         rows = made.pop("arrays")
-        first = next(rows)
-        big_array = np.lib.format.open_memmap(temporary / big.name, "w+", np.uint8, (count, *first.shape))
-        big_array[0] = first
-        for i, row in enumerate(rows, start=1):
-            big_array[i] = row
-        big_array.flush()
+        with open(temporary / big.name, "wb") as file:  # not a memory map: on a full disk that kills the process
+            for i, row in enumerate(rows):
+                if i == 0:
+                    shape = (count, *row.shape)
+                    header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+                    np.lib.format.write_array_header_1_0(file, header)
+                file.write(np.ascontiguousarray(row))
         lists = {k: np.array(sorted(v) if isinstance(v, set) else v) for k, v in made.items()}
         np.savez(temporary / small.name, **lists)
         os.replace(temporary / big.name, big)

@@ -4,9 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import lightning as L
 import numpy as np
 import torch
+from albumentations import Compose
+from lightning import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
@@ -46,8 +47,8 @@ class Split:
 class TrainingSet(TorchDataset[Batch]):
     """Augmented images with dilated masks, asked for by `Draw`."""
 
-    def __init__(self, arrays: Arrays, augmentation: str, seed: int) -> None:
-        self.arrays, self.transform, self.seed = arrays, recipe(augmentation), seed
+    def __init__(self, arrays: Arrays, transform: Compose | None, seed: int) -> None:
+        self.arrays, self.transform, self.seed = arrays, transform, seed
 
     def __getitem__(self, draw: Draw) -> Batch:  # type: ignore[override]
         image, mask = self.arrays.images[draw.index], self.arrays.masks[draw.index]
@@ -79,7 +80,7 @@ def to_float(batch: Batch) -> Batch:
     return batch._replace(image=batch.image.float().div_(255), mask=batch.mask.float())
 
 
-class FoldDataModule(L.LightningDataModule):
+class FoldDataModule(LightningDataModule):
     """One fold of one data set: its cache, its split, its loaders.
 
     Args:
@@ -118,7 +119,7 @@ class FoldDataModule(L.LightningDataModule):
         if batch_size < 1:
             raise InputError(f"batch_size={batch_size}: use 1 or more")
         self.dataset, self.how, self.fold = dataset, how, fold
-        self.batch_size, self.workers, self.seed, self.augmentation = batch_size, workers, seed, augmentation
+        self.batch_size, self.workers, self.seed, self.transform = batch_size, workers, seed, recipe(augmentation)
         self.arrays = prepare(dataset, how, cache_dir)
         items = [r.item for r in dataset.records]
         self.twins = find_twins(self.arrays.fingerprints, self.arrays.thumbnails, items)
@@ -131,7 +132,7 @@ class FoldDataModule(L.LightningDataModule):
         self.sampler = EpochSampler(train, labels[train], sampler, seed)
 
     def train_dataloader(self) -> DataLoader:
-        data = TrainingSet(self.arrays, self.augmentation, self.seed)
+        data = TrainingSet(self.arrays, self.transform, self.seed)
         return self._loader(data, self.batch_size, sampler=self.sampler)
 
     def test_dataloader(self) -> DataLoader:

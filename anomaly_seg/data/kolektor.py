@@ -4,13 +4,13 @@ import json
 import re
 import zipfile
 from importlib import resources
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from anomaly_seg.data.records import Dataset, FileSource, Record, Source, ZipSource, open_archive
 from anomaly_seg.errors import InputError
 
-IMAGE = re.compile(r"(?:^|/)(kos\d\d)/(Part\d)\.(?:jpe?g|png|bmp)$", re.IGNORECASE)
-MASK = re.compile(r"(?:^|/)(kos\d\d)/(Part\d)_label\.(?:bmp|png)$", re.IGNORECASE)
+IMAGE = re.compile(r"(?:^|/)(kos\d\d)/(Part\d)\.(?i:jpe?g|png|bmp)$")
+MASK = re.compile(r"(?:^|/)(kos\d\d)/(Part\d)_label\.(?i:bmp|png)$")
 REMEDY = "set data.root to the folder that holds kos01, kos02, ..., or to the data set's zip"
 
 
@@ -18,7 +18,8 @@ def read(root: str | Path | None) -> Dataset:
     """Records of KolektorSDD from a folder or straight from its zip.
 
     Raises:
-        InputError: no such place, nothing in it, a broken zip, an image without mask or a mask without image.
+        InputError: no such place, nothing in it, a broken zip, an image without mask, a mask without image, or two
+            files for one image.
     """
     if not root:
         raise InputError(f"data.root is not set: {REMEDY}")
@@ -26,17 +27,17 @@ def read(root: str | Path | None) -> Dataset:
     if not path.exists():
         raise InputError(f"data.root={path}: no such file or folder; {REMEDY}")
     sources = _zip_sources(path) if path.is_file() else _folder_sources(path)
-    images = {f"{m[1]}/{m[2]}": s for name, s in sources.items() if (m := IMAGE.search(name))}
-    masks = {f"{m[1]}/{m[2]}": s for name, s in sources.items() if (m := MASK.search(name))}
+    images, masks = _by_name(sources, IMAGE), _by_name(sources, MASK)
     if not images:
         raise InputError(f"data.root={path}: holds no kosNN/PartM.jpg; {REMEDY}")
     for name in sorted(images.keys() ^ masks.keys()):
         have, lack = ("image", "mask") if name in images else ("mask", "image")
         source = images.get(name) or masks[name]
         raise InputError(f"{source.name}: {have} without its {lack}; restore the {lack} or remove this file")
-    notes = _leave_out_duplicate(images)
+    folds = published_folds()
+    notes = _leave_out_duplicate(images) + _missing_items(images, folds)
     records = [Record(name, name.split("/")[0], images[name], masks[name]) for name in sorted(images)]
-    return Dataset("kolektor", records, published_folds(), notes)
+    return Dataset("kolektor", records, folds, notes)
 
 
 def published_folds() -> dict[str, int]:
@@ -47,13 +48,26 @@ def published_folds() -> dict[str, int]:
 
 def _zip_sources(path: Path) -> dict[str, Source]:
     if not zipfile.is_zipfile(path):
-        raise InputError(f"data.root={path}: not a complete zip archive (cut short, or another kind of file); {REMEDY}")
+        raise InputError(
+            f"data.root={path}: not a complete zip archive (cut short, or another kind of file); copy or download it "
+            f"again, or {REMEDY}"
+        )
     return {name: ZipSource(path, name) for name in open_archive(path).namelist() if not name.endswith("/")}
 
 
 def _folder_sources(path: Path) -> dict[str, Source]:
-    files = (p for p in path.rglob("*") if p.is_file())
-    return {str(PurePosixPath(p.relative_to(path.parent).as_posix())): FileSource(p) for p in files}
+    return {p.relative_to(path.parent).as_posix(): FileSource(p) for p in path.rglob("*") if p.is_file()}
+
+
+def _by_name(sources: dict[str, Source], pattern: re.Pattern[str]) -> dict[str, Source]:
+    found: dict[str, Source] = {}
+    for path, source in sources.items():
+        if match := pattern.search(path):
+            name = f"{match[1]}/{match[2]}"
+            if name in found:
+                raise InputError(f"{source.name}: a second file for {name}, beside {found[name].name}; remove one")
+            found[name] = source
+    return found
 
 
 def _leave_out_duplicate(images: dict[str, Source]) -> list[str]:
@@ -63,3 +77,9 @@ def _leave_out_duplicate(images: dict[str, Source]) -> list[str]:
         return []
     del images["kos21/Part7"]
     return [f"{extra.name}: a copy of Part6 (the data set has no Part7 of kos21); left out"]
+
+
+def _missing_items(images: dict[str, Source], folds: dict[str, int]) -> list[str]:
+    missing = sorted(folds.keys() - {name.split("/")[0] for name in images})
+    some = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
+    return [f"{len(missing)} of the {len(folds)} published items are missing ({some})"] if missing else []

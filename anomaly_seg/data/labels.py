@@ -18,14 +18,12 @@ def structuring_element(dilation: int, element: Element) -> np.ndarray:
     [[0, 1, 0], [1, 1, 1], [0, 1, 0]]
 
     Raises:
-        InputError: D is even or below 3, or an unknown element.
+        InputError: D is even or below 3.
     """
     if dilation < 3 or dilation % 2 == 0:
         raise InputError(f"dilation={dilation}: use 0 (as drawn) or an odd number such as 5, 9, 13 or 17")
     if element == "square":
         return np.ones((dilation, dilation), np.uint8)
-    if element != "diamond":
-        raise InputError(f"data.element={element}: choose diamond or square")
     radius = dilation // 2
     y, x = np.mgrid[-radius : radius + 1, -radius : radius + 1]
     return (np.abs(y) + np.abs(x) <= radius).astype(np.uint8)
@@ -44,11 +42,9 @@ def nearest_index(source: int, target: int) -> np.ndarray:
 
 
 def resize_image(image: np.ndarray, height: int, width: int, method: Resize) -> np.ndarray:
-    """Grey image (h, w) uint8 at another size: area averages where both sides shrink, bilinear otherwise; or nearest."""
+    """Grey image (h, w) uint8 at another size: averages of areas where both sides shrink, else bilinear; or nearest."""
     if method == "nearest":
         return image[nearest_index(image.shape[0], height)][:, nearest_index(image.shape[1], width)]
-    if method != "area":
-        raise InputError(f"data.resize={method}: choose area or nearest")
     shrinks = height <= image.shape[0] and width <= image.shape[1]
     return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
 

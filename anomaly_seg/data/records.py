@@ -43,27 +43,36 @@ class FileSource:
         return str(self.path)
 
     def fingerprint(self) -> str:
-        data = self.path.read_bytes()
+        data = self._bytes()
         return f"{zlib.crc32(data):08x}-{len(data)}"
 
     def pixels(self) -> np.ndarray:
-        return decode(self.path.read_bytes(), self.name)
+        return decode(self._bytes(), self.name)
+
+    def _bytes(self) -> bytes:
+        try:
+            return self.path.read_bytes()
+        except OSError as error:
+            raise InputError(
+                f"{self.path}: cannot be read ({error.strerror}); check the file and its rights"
+            ) from error
 
 
 @lru_cache(maxsize=8)
-def _archive(path: Path) -> zipfile.ZipFile:
+def _archive(path: Path, _changed: int, _size: int) -> zipfile.ZipFile:
     return zipfile.ZipFile(path)
 
 
 def open_archive(path: Path) -> zipfile.ZipFile:
-    """A zip, opened once per process.
+    """A zip, opened once per process, and anew if the file changes.
 
     Raises:
-        InputError: the file is no complete zip.
+        InputError: the file is no complete zip, or cannot be read.
     """
     try:
-        return _archive(path)
-    except zipfile.BadZipFile as error:
+        stat = path.stat()
+        return _archive(path, stat.st_mtime_ns, stat.st_size)
+    except (zipfile.BadZipFile, OSError) as error:
         raise InputError(f"{path}: not a complete zip archive ({error}); copy or download it again") from error
 
 
@@ -85,8 +94,10 @@ class ZipSource:
     def pixels(self) -> np.ndarray:
         try:
             data = open_archive(self.archive).read(self.member)
-        except (zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:
-            raise InputError(f"{self.name}: damaged inside the archive ({error}); copy or download it again") from error
+        except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError) as error:  # RuntimeError: encrypted
+            raise InputError(
+                f"{self.name}: damaged inside the zip ({error}); copy or download the zip again"
+            ) from error
         return decode(data, self.name)
 
 
@@ -98,7 +109,7 @@ def decode(data: bytes, name: str) -> np.ndarray:
     """
     pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) if data else None
     if pixels is None:
-        raise InputError(f"{name}: does not decode as an image; replace the file or remove it with its mask")
+        raise InputError(f"{name}: does not decode as an image; replace the file, or remove image and mask")
     return pixels
 
 
@@ -147,7 +158,7 @@ def load_image(source: Source, convert: Convert = "error") -> np.ndarray:
         return pixels.reshape(pixels.shape[:2])
     if convert == "error" or pixels.dtype not in (np.uint8, np.uint16) or channels not in (1, 3, 4):
         bits = pixels.dtype.itemsize * 8
-        raise InputError(f"{source.name}: {kind}, {bits} bit; grey 8-bit is needed: convert it, or set data.convert=grey8")
+        raise InputError(f"{source.name}: {kind}, {bits} bit, not grey 8-bit; convert it, or set data.convert=grey8")
     if pixels.dtype == np.uint16:
         pixels = (pixels // 257).astype(np.uint8)
     if channels == 1:

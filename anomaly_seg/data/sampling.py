@@ -1,4 +1,4 @@
-"""Order of the training images as a pure function of (seed, epoch), so that a resumed run sees what it would have seen."""
+"""Order of the training images as a pure function of (seed, epoch): a resumed run sees what it would have seen."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
@@ -19,8 +19,8 @@ def uniform(labels: np.ndarray, seed: int, epoch: int) -> np.ndarray:
 def alternating(labels: np.ndarray, seed: int, epoch: int) -> np.ndarray:
     """Defective and defect-free images in strict alternation (Seg-Dec), n in all.
 
-    Each class is gone through in its own random order, which continues over epochs and is drawn anew each time the class
-    is exhausted: over the epochs every image of a class is seen equally often.
+    Each class is gone through in its own random order, which continues over epochs and is drawn anew each time the
+    class is exhausted: over the epochs every image of a class is seen equally often.
     """
     out = np.empty(len(labels), dtype=np.int64)
     for offset, cls in enumerate((1, 0)):
@@ -40,8 +40,8 @@ def alternating(labels: np.ndarray, seed: int, epoch: int) -> np.ndarray:
 def balanced(labels: np.ndarray, seed: int, epoch: int) -> np.ndarray:
     """n draws with replacement, each class with probability 1/2."""
     rng = np.random.default_rng([seed, epoch])
-    classes = rng.integers(0, 2, len(labels))
-    return np.array([rng.choice(np.flatnonzero(labels == c)) for c in classes])
+    members = [np.flatnonzero(labels == cls) for cls in (0, 1)]
+    return np.array([rng.choice(members[cls]) for cls in rng.integers(0, 2, len(labels))])
 
 
 ORDERS: dict[str, Order] = {"uniform": uniform, "alternating": alternating, "balanced": balanced}
@@ -69,7 +69,7 @@ class EpochSampler(Sampler[Draw]):
         if kind not in ORDERS:
             raise InputError(f"sampler.kind={kind}: choose {', '.join(ORDERS)}")
         if kind != "uniform" and len(np.unique(labels)) < 2:
-            raise InputError(f"sampler.kind={kind} needs defective and defect-free training images; use sampler=uniform")
+            raise InputError(f"sampler.kind={kind}: needs defective and defect-free images; use sampler=uniform")
         self.indices, self.labels, self.kind, self.seed = np.asarray(indices), np.asarray(labels), kind, seed
         self.epoch = 0
 

@@ -1,5 +1,6 @@
 """Cross-validation folds by item."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
@@ -47,13 +48,14 @@ def assign_folds(
     if policy != "published":
         base = _join(base, items, [t for t in twins if t.kind == "identical" or policy == "grouped_near"])
     result = np.array([base[item] for item in items])
+    remedy = "use fewer folds (data.folds) or more items" if published is None else "data.root lacks some of the items"
     for fold in range(folds):
         inside = result == fold
         if not inside.any():
-            raise InputError(f"fold {fold} of {folds} holds no image: use fewer folds (data.folds) or more items")
+            raise InputError(f"fold {fold} of {folds} holds no image: {remedy}")
         for side, where in (("test", inside), ("training", ~inside)):
             if not np.asarray(labels)[where].any():
-                raise InputError(f"fold {fold} of {folds} has no defective {side} image: use fewer folds (data.folds)")
+                raise InputError(f"fold {fold} of {folds} has no defective {side} image: {remedy}")
     return result
 
 
@@ -70,8 +72,8 @@ def _stratified(items: Sequence[str], labels: Sequence[int], folds: int, seed: i
     """Items with most defects first, each to the fold with fewest defective (then fewest) images so far."""
     names = sorted(set(items))
     order = np.random.default_rng(seed).permutation(len(names))
-    defects = {n: sum(l for i, l in zip(items, labels, strict=True) if i == n) for n in names}
-    sizes = {n: sum(i == n for i in items) for n in names}
+    sizes = Counter(items)
+    defects = Counter(item for item, label in zip(items, labels, strict=True) if label)
     load = [(0, 0)] * folds
     fold_of: dict[str, int] = {}
     for name in sorted((names[i] for i in order), key=lambda n: -defects[n]):

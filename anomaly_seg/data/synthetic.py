@@ -1,21 +1,16 @@
-"""Synthetic commutator-like surfaces as a data set: needs no files, and the same settings always give the same images."""
+"""Synthetic commutator-like surfaces as a data set: needs no files, and the same settings always give the same."""
 
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Literal
 
 import numpy as np
 
 from anomaly_seg.data.records import Dataset, Record
-from anomaly_seg.data.synthetic_surface import layout, surface
+from anomaly_seg.data.synthetic_surface import MIN_SIDE, layout, surface
+from anomaly_seg.errors import InputError
 
 VERSION = 1
 """Raise when the generator's pictures change, so that caches notice."""
-
-
-@lru_cache(maxsize=2)
-def _surface(seed: int, item: int, view: int, defective: bool, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-    return surface(seed, item, view, defective, height, width)
 
 
 @dataclass(frozen=True)
@@ -39,7 +34,7 @@ class SyntheticSource:
         return f"synthetic-{VERSION}-" + "-".join(str(part) for part in key)
 
     def pixels(self) -> np.ndarray:
-        pair = _surface(self.seed, self.item, self.view, self.defective, self.height, self.width)
+        pair = surface(self.seed, self.item, self.view, self.defective, self.height, self.width)
         return pair[0] if self.part == "image" else pair[1]
 
 
@@ -51,9 +46,18 @@ def read(items: int, views: int, defective_fraction: float, height: int, width: 
         defective_fraction: share of pictures with a crack, in (0, 1].
         height, width: of the pictures, in pixels.
         seed: of the data, not of the training.
+
+    Raises:
+        InputError: a value out of range.
     """
+    if min(height, width) < MIN_SIDE:
+        raise InputError(f"data.reader.height={height}, data.reader.width={width}: use {MIN_SIDE} or more")
+    try:
+        plan = layout(seed, items, views, defective_fraction)
+    except ValueError as error:
+        raise InputError(f"data.reader: {error}") from error
     records = []
-    for item, view, defective in layout(seed, items, views, defective_fraction):
+    for item, view, defective in plan:
         image, mask = (SyntheticSource(seed, item, view, defective, height, width, part) for part in ("image", "mask"))
         name = f"part{item + 1:02d}/view{view}"
         records.append(Record(name, f"part{item + 1:02d}", image, mask if defective else None))

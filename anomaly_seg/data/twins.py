@@ -52,5 +52,6 @@ def find_twins(fingerprints: Sequence[str], thumbnails: np.ndarray, items: Seque
         flat.setdefault(print_, []).append(i)
     for same_bytes in flat.values():
         for i, a in enumerate(same_bytes):
-            twins += [Twin(a, b, "identical", 1.0) for b in same_bytes[i + 1 :] if items[a] != items[b] and (a, b) not in seen]
+            others = (b for b in same_bytes[i + 1 :] if items[a] != items[b] and (a, b) not in seen)
+            twins += [Twin(a, b, "identical", 1.0) for b in others]
     return sorted(twins, key=lambda t: (t.kind, -t.similarity, t.a, t.b))

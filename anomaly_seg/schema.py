@@ -1,0 +1,176 @@
+"""The schema of ``result.json``: what one finished run says about itself.
+
+The JSON schema of `Result` is committed as ``result.schema.json`` beside this file; after a change of the models,
+``python -m anomaly_seg.schema`` writes it anew.
+"""
+
+import json
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+import numpy as np
+from numpy.typing import ArrayLike
+from pydantic import BaseModel, ConfigDict, Field
+
+from anomaly_seg import metrics, thresholds
+
+SCHEMA_VERSION: Literal[1] = 1
+
+Count = Annotated[int, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class _Part(BaseModel):
+    """Every part refuses unknown fields and numbers that JSON cannot hold."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, frozen=True)
+
+
+class Run(_Part):
+    """Which run this is. ``model`` is the network (one_stage, unet, ...), ``variant`` what was changed about it."""
+
+    experiment: str
+    data: str
+    model: str
+    variant: str = ""
+    dilation: Count
+    fold: Count
+    folds: Annotated[int, Field(ge=1)]
+    split: Literal["published", "grouped", "grouped_near"]
+    seed: Count
+    scale: str
+    height: Annotated[int, Field(ge=1)]
+    width: Annotated[int, Field(ge=1)]
+
+
+class Counts(_Part):
+    """Number of images, and of defective ones, in the training and the test part."""
+
+    train_images: Count
+    train_defective: Count
+    test_images: Count
+    test_defective: Count
+
+
+class AtThreshold(_Part):
+    """Verdicts at one threshold; ``oracle`` says that the threshold was chosen on the very images it is judged on."""
+
+    value: float
+    tp: Count
+    fp: Count
+    fn: Count
+    tn: Count
+    precision: Share | None
+    recall: Share | None
+    f1: Share | None
+    oracle: bool
+
+    @classmethod
+    def of(cls, scores: ArrayLike, labels: ArrayLike, value: float, *, oracle: bool) -> Self:
+        """Counts and measures of ``score > value``. Raises as `metrics.confusion`."""
+        c = metrics.confusion(scores, labels, value)
+        measures = {"precision": c.precision, "recall": c.recall, "f1": c.f1}
+        return cls(value=value, tp=c.tp, fp=c.fp, fn=c.fn, tn=c.tn, oracle=oracle, **measures)
+
+    @classmethod
+    def best_f(cls, scores: ArrayLike, labels: ArrayLike) -> Self | None:
+        """At the oracle threshold of these scores; None without a defective image. Raises as `metrics.confusion`."""
+        if not metrics.checked(scores, labels)[1].any():
+            return None
+        return cls.of(scores, labels, thresholds.best_f(scores, labels), oracle=True)
+
+
+class ImageLevel(_Part):
+    """Threshold-free measures of the score that classifies; None where the test images do not define them."""
+
+    ap: Share | None
+    auroc: Share | None
+    fp_at_fn0: Count | None
+
+    @classmethod
+    def of(cls, scores: ArrayLike, labels: ArrayLike) -> Self:
+        return cls(
+            ap=metrics.average_precision(scores, labels),
+            auroc=metrics.auroc(scores, labels),
+            fp_at_fn0=metrics.fp_at_fn0(scores, labels),
+        )
+
+
+class Readout(_Part):
+    """One score that the trained network gives without further training; ``background_median``: of good images."""
+
+    ap: Share | None
+    auroc: Share | None
+    best_f: AtThreshold | None
+    background_median: float | None
+
+    @classmethod
+    def of(cls, scores: ArrayLike, labels: ArrayLike) -> Self:
+        s, defective = metrics.checked(scores, labels)
+        return cls(
+            ap=metrics.average_precision(scores, labels),
+            auroc=metrics.auroc(scores, labels),
+            best_f=AtThreshold.best_f(scores, labels),
+            background_median=None if defective.all() else float(np.median(s[~defective])),
+        )
+
+
+class PixelLevel(_Part):
+    """`metrics.PixelMeasures` of the readout map against the undilated mask; IoU and Dice at their best thresholds."""
+
+    ap: Share | None
+    iou: Share | None
+    dice: Share | None
+    threshold_iou: float | None
+    threshold_dice: float | None
+
+
+class Training(_Part):
+    steps: Count
+    epochs: Count
+    parameters: Count
+    train_seconds: Annotated[float, Field(ge=0)]
+    test_seconds: Annotated[float, Field(ge=0)]
+    final_loss: float
+
+
+class Twins(_Part):
+    """Test images with a byte-identical, or near-identical, image in the training part."""
+
+    identical: Count
+    near: Count
+
+
+class Environment(_Part):
+    commit: str
+    dirty: bool
+    date: str
+    versions: dict[str, str]
+    hardware: dict[str, str | int | float]
+
+
+class Result(_Part):
+    """One finished run. ``readout`` names the map whose score classifies; ``sigma`` is scaled to this input size."""
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    run: Run
+    readout: str
+    counts: Counts
+    sigma: float | None
+    image: ImageLevel
+    thresholds: dict[Literal["paper", "best_f"], AtThreshold]
+    readouts: dict[str, Readout]
+    pixel: PixelLevel
+    training: Training
+    twins_across_split: Twins
+    config_digest: str
+    environment: Environment
+
+
+def schema() -> str:
+    """The JSON schema of ``result.json``, as committed in ``result.schema.json``."""
+    return json.dumps(Result.model_json_schema(), indent=2) + "\n"
+
+
+if __name__ == "__main__":
+    Path(__file__).with_name("result.schema.json").write_text(schema(), encoding="utf-8")
