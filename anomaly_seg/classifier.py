@@ -1,6 +1,5 @@
 """The classifier without parameters: sum of the map's pixels against a threshold (paper section 2.3, Eq. 5 and 6)."""
 
-import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 

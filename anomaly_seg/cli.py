@@ -1,7 +1,6 @@
 """The command line: verbs with help of their own; heavy imports only inside the verb that needs them."""
 
 import argparse
-import os
 import sys
 from pathlib import Path
 
@@ -76,11 +75,14 @@ def _train(options: argparse.Namespace, overrides: list[str]) -> int:
 
 
 def _check(options: argparse.Namespace, overrides: list[str]) -> int:
-    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+    from omegaconf import OmegaConf
+
     from anomaly_seg.check import check
+    from anomaly_seg.data.readers import read_dataset
     from anomaly_seg.sweep import compose
 
-    report = check(compose(config_folder(), overrides))
+    settings = OmegaConf.to_container(compose(config_folder(), overrides), resolve=True)
+    report = check(settings, read_dataset(settings["data"]["reader"]))
     print(report.text)
     return 1 if report.problems else 0
 

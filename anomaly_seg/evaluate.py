@@ -12,6 +12,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from anomaly_seg.data.datamodule import Batch, to_float
+from anomaly_seg.errors import InputError
 from anomaly_seg.models.base import Network
 
 PIXEL_THRESHOLDS = torch.sigmoid(torch.linspace(-9.2, 9.2, 185))
@@ -56,11 +57,13 @@ def pixel_counts(
 
 
 @torch.no_grad()
-def evaluate(network: Network, batches: Iterable[Batch], device: torch.device | str = "cpu", progress: bool = True) -> Evaluation:
+def evaluate(
+    network: Network, batches: Iterable[Batch], device: torch.device | str = "cpu", progress: bool = True
+) -> Evaluation:
     """Scores of all images, in float32 whatever the training's precision was.
 
     Args:
-        network: in any mode; it is evaluated in evaluation mode and left as it came.
+        network: in any mode; it is evaluated in evaluation mode, and its mode is left as it came.
         batches: uint8, as loaders give them, with undilated masks.
         device: where to compute.
         progress: whether to show a bar.
@@ -72,7 +75,7 @@ def evaluate(network: Network, batches: Iterable[Batch], device: torch.device | 
         index += batch.index.tolist()
         for name, values in batch_scores.items():
             scores.setdefault(name, []).append(values.double().cpu())
-        counts = pixel_counts(maps[pixel_map(network, maps)], batch.mask, PIXEL_THRESHOLDS)
+        counts = pixel_counts(maps[network.pixel_map(maps)], batch.mask, PIXEL_THRESHOLDS)
         totals = list(counts) if totals is None else [a + b for a, b in zip(totals, counts, strict=True)]
     assert totals is not None, "no test images"
     return Evaluation(
@@ -80,30 +83,35 @@ def evaluate(network: Network, batches: Iterable[Batch], device: torch.device | 
     )
 
 
-def pixel_map(network: Network, maps: dict[str, Tensor]) -> str:
-    """The map judged by pixel: the one that is pooled, or the only one where a decision of its own classifies."""
-    return network.readout if network.readout in maps else next(iter(maps))
-
-
-def draw(network: Network, batches: Iterable[Batch], name: Callable[[int], str], folder: Path, device: torch.device | str) -> None:
+def draw(
+    network: Network, batches: Iterable[Batch], name: Callable[[int], str], folder: Path, device: torch.device | str
+) -> None:
     """One PNG an image: input, mask and maps side by side, each under its name.
 
     Args:
         network, batches, device: as in `evaluate`.
         name: file name by index of the image.
         folder: made if need be.
+
+    Raises:
+        InputError: a picture cannot be written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be made ({error}); set output_dir, or pictures=false") from error
     for batch, maps, scores in _predictions(network, batches, device, None):
         shown = {k: maps[k] for k in ("f1", "C", "F") if k in maps} or maps
         for i, index in enumerate(batch.index.tolist()):
             panels = {"input": batch.image[i, 0].cpu().numpy(), "mask": batch.mask[i, 0].cpu().numpy()}
             panels |= {f"{k} {scores[k][i]:.4g}": v[i, 0].cpu().numpy() for k, v in shown.items()}
-            cv2.imwrite(str(folder / f"{name(index)}.png"), _strip(panels))
+            path = folder / f"{name(index)}.png"
+            if not cv2.imwrite(str(path), _strip(panels)):
+                raise InputError(f"{path}: cannot be written; free space, or set output_dir or pictures=false")
 
 
-def _predictions(network: Network, batches: Iterable[Batch], device: torch.device | str, progress: str | None):  # noqa: ANN202
-    training = network.training
+def _predictions(network: Network, batches: Iterable[Batch], device: torch.device | str, progress: str | None):
+    modes = [(module, module.training) for module in network.modules()]  # part by part: some may be frozen
     network.eval().to(device)
     try:
         for raw in tqdm(batches, desc=progress, unit="image", leave=False, disable=progress is None):
@@ -113,7 +121,8 @@ def _predictions(network: Network, batches: Iterable[Batch], device: torch.devic
                 maps = network.maps(output)
                 yield batch, maps, network.scores(output, maps)
     finally:
-        network.train(training)
+        for module, training in modes:
+            module.training = training
 
 
 def _strip(panels: dict[str, np.ndarray]) -> np.ndarray:

@@ -45,7 +45,9 @@ class WandbRun(RunLogger):
 
         run = self.lightning.experiment  # type: ignore[attr-defined]
         run.summary.update(summary(result))
-        table = wandb.Table(columns=["threshold", "value", "TP", "FP", "FN", "TN", "precision", "recall", "F1", "oracle"])
+        table = wandb.Table(
+            columns=["threshold", "value", "TP", "FP", "FN", "TN", "precision", "recall", "F1", "oracle"]
+        )
         for name, at in result.thresholds.items():
             table.add_data(name, at.value, at.tp, at.fp, at.fn, at.tn, at.precision, at.recall, at.f1, at.oracle)
         pictures = [wandb.Image(str(p), caption=p.stem) for p in sorted((folder / "pictures").glob("*.png"))]
@@ -59,7 +61,11 @@ class WandbRun(RunLogger):
 
 def summary(result: Result) -> dict[str, float]:
     """The figures a dashboard's table and parallel coordinates compare runs by."""
-    figures = {"image/AP": result.image.ap, "image/AUROC": result.image.auroc, "image/FP_at_FN0": result.image.fp_at_fn0}
+    figures = {
+        "image/AP": result.image.ap,
+        "image/AUROC": result.image.auroc,
+        "image/FP_at_FN0": result.image.fp_at_fn0,
+    }
     for name, at in result.thresholds.items():
         label = f"{name}_oracle" if at.oracle else name
         figures |= {f"{label}/F1": at.f1, f"{label}/FP": at.fp, f"{label}/FN": at.fn}

@@ -13,13 +13,13 @@ from anomaly_seg.errors import InputError
 class Phase(NamedTuple):
     """A stretch of training: what is trained and how much each loss counts.
 
-    name: for logs. share: of all steps, in (0, 1]; the shares of all phases sum to 1.
+    name: for logs. length: in units of the run's `epochs`, above 0: two phases of length 1 train twice as long.
     train: names of the network's parts that learn; empty = all. The rest is frozen, normalisation statistics included.
     weights: name of a logit -> weight of its loss; 0 leaves it out.
     """
 
     name: str
-    share: float
+    length: float
     train: tuple[str, ...]
     weights: dict[str, float]
 
@@ -28,34 +28,47 @@ def make_phases(settings: Sequence[Mapping]) -> list[Phase]:
     """Phases from plain settings.
 
     Raises:
-        InputError: shares that do not sum to 1, a negative weight, or a phase in which nothing is supervised.
+        InputError: no phase, a length that is not positive, a negative weight, or a phase that supervises nothing.
     """
     phases = [
-        Phase(s["name"], float(s["share"]), tuple(s.get("train") or ()), {k: float(v) for k, v in s["weights"].items()})
+        Phase(
+            s["name"], float(s["length"]), tuple(s.get("train") or ()), {k: float(v) for k, v in s["weights"].items()}
+        )
         for s in settings
     ]
-    if abs(sum(p.share for p in phases) - 1) > 1e-6 or any(p.share <= 0 for p in phases):
-        raise InputError(f"model.phases: the shares {[p.share for p in phases]} must be positive and sum to 1")
+    if not phases or any(p.length <= 0 for p in phases):
+        raise InputError(f"model.phases: needs phases, each with a length above 0, not {[p.length for p in phases]}")
     for p in phases:
         if any(w < 0 for w in p.weights.values()) or not any(p.weights.values()):
             raise InputError(f"model.phases, '{p.name}': weights {p.weights} must be 0 or more, with one above 0")
     return phases
 
 
-def phase_at(phases: Sequence[Phase], step: int, total_steps: int) -> Phase:
+class Stretch(NamedTuple):
+    """A phase and its steps: from `start` up to, not including, `end`."""
+
+    phase: Phase
+    start: int
+    end: int
+
+
+def phase_at(phases: Sequence[Phase], step: int, total_steps: int) -> Stretch:
     """The phase of a step: a pure function, so that a resumed run is in the phase it left.
 
     Args:
         phases: in order.
-        step: 0-based optimisation step.
+        step: 0-based optimisation step; later than the last, it belongs to the last phase.
         total_steps: of the whole run.
     """
-    end = 0.0
+    total_length = sum(p.length for p in phases)
+    start, length = 0, 0.0
     for phase in phases:
-        end += phase.share
-        if step < round(end * total_steps):
-            return phase
-    return phases[-1]
+        length += phase.length
+        end = round(length / total_length * total_steps)
+        if step < end or phase is phases[-1]:
+            return Stretch(phase, start, end)
+        start = end
+    raise InputError("model.phases is empty")
 
 
 def binary_cross_entropy(logit: Tensor, target: Tensor, positive_weight: float = 1.0) -> Tensor:

@@ -1,5 +1,6 @@
 """The one LightningModule: it wraps any network with its losses, optimiser and phases."""
 
+import math
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
@@ -7,6 +8,8 @@ from typing import Any
 import lightning as L
 import torch
 from torch import Tensor
+from torchmetrics import MetricCollection
+from torchmetrics.classification import BinaryAUROC, BinaryAveragePrecision, BinaryF1Score, BinaryJaccardIndex
 
 from anomaly_seg.data.datamodule import Batch
 from anomaly_seg.errors import InputError
@@ -48,7 +51,10 @@ class SegmentationModule(L.LightningModule):
             raise InputError(f"model.average={average}: use 0 (off) or a decay below 1 such as 0.9999")
         self.network = network
         self.phases, self.settings, self.positive_weight = list(phases), dict(optimizer), positive_weight
-        self.image_names, self.layout = list(image_names), torch.channels_last if channels_last else torch.contiguous_format
+        self.image_names, self.layout = (
+            list(image_names),
+            torch.channels_last if channels_last else torch.contiguous_format,
+        )
         self.decay = average
         self.averaged = torch.optim.swa_utils.AveragedModel(network, avg_fn=self._average) if average else None
         self.network.to(memory_format=self.layout)  # type: ignore[call-overload]
@@ -63,17 +69,39 @@ class SegmentationModule(L.LightningModule):
         if not torch.isfinite(loss):
             raise NotFinite(self._not_finite(batch, terms))
         self.log("loss", loss.detach(), on_step=False, on_epoch=True, prog_bar=True, batch_size=len(batch.label))
-        self.log_dict({f"loss/{k}": v for k, v in terms.items()}, on_step=False, on_epoch=True, batch_size=len(batch.label))
+        self.log_dict(
+            {f"loss/{k}": v for k, v in terms.items()}, on_step=False, on_epoch=True, batch_size=len(batch.label)
+        )
         return loss
 
     @property
     def phase(self) -> Phase:
-        return phase_at(self.phases, self.global_step, self.total_steps)
+        return phase_at(self.phases, self.global_step, self.total_steps).phase
 
     @cached_property
     def total_steps(self) -> int:
         """Optimisation steps of the whole run."""
         return int(self.trainer.estimated_stepping_batches)
+
+    def on_validation_epoch_start(self) -> None:
+        self.judges = MetricCollection({"AP": BinaryAveragePrecision(), "AUROC": BinaryAUROC()}).to(self.device)
+        self.pixel_judges = MetricCollection({"IoU": BinaryJaccardIndex(), "Dice": BinaryF1Score()}).to(self.device)
+
+    def validation_step(self, batch: Batch, batch_index: int) -> None:
+        """Image-level ranking and, at probability 1/2, pixel-level overlap of the validation images."""
+        network = self.evaluated
+        output = network(batch.image.contiguous(memory_format=self.layout))
+        maps = network.maps(output)
+        score = network.scores(output, maps)[network.readout]
+        pixels = maps[network.pixel_map(maps)]
+        if network.readout in maps:  # a sum of pixels; torchmetrics wants probabilities
+            score = score / pixels[0].numel()
+        self.judges.update(score.float(), batch.label.int())
+        self.pixel_judges.update(pixels, batch.mask.int())
+
+    def on_validation_epoch_end(self) -> None:
+        for prefix, judges in (("validation", self.judges), ("validation_pixel", self.pixel_judges)):
+            self.log_dict({f"{prefix}/{k}": v for k, v in judges.compute().items()})
 
     def on_train_batch_start(self, batch: Batch, batch_index: int) -> None:
         self._freeze(self.phase)
@@ -92,20 +120,26 @@ class SegmentationModule(L.LightningModule):
         name, schedule = settings.pop("name"), settings.pop("schedule", "none")
         if name not in OPTIMIZERS:
             raise InputError(f"optimizer.name={name}: choose {' or '.join(OPTIMIZERS)}")
-        optimizer = OPTIMIZERS[name](self.network.parameters(), **settings)
+        if schedule not in ("none", "cosine"):
+            raise InputError(f"optimizer.schedule={schedule}: choose none or cosine")
+        try:
+            optimizer = OPTIMIZERS[name](self.network.parameters(), **settings)
+        except (TypeError, ValueError) as error:  # an argument it does not have, or a value that it refuses
+            raise InputError(f"optimizer {settings}: {error}") from error
         if schedule == "none":
             return optimizer
-        if schedule != "cosine":
-            raise InputError(f"optimizer.schedule={schedule}: choose none or cosine")
-        cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, self.total_steps)
+        cosine = torch.optim.lr_scheduler.LambdaLR(optimizer, self._cosine)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": cosine, "interval": "step"}}
+
+    def _cosine(self, step: int) -> float:
+        """From 1 to 0 over each phase: what a later phase trains starts fresh, and needs a full rate."""
+        _, start, end = phase_at(self.phases, step, self.total_steps)
+        return 0.5 * (1 + math.cos(math.pi * (step - start) / max(1, end - start)))
 
     def _freeze(self, phase: Phase) -> None:
         """Only the phase's parts learn. Frozen ones are in evaluation mode, or their normalisation would move on."""
-        if not phase.train:
-            return
         for name, part in self.network.named_children():
-            learns = name in phase.train
+            learns = not phase.train or name in phase.train
             part.train(learns)
             for parameter in part.parameters():
                 parameter.requires_grad_(learns)
@@ -117,7 +151,9 @@ class SegmentationModule(L.LightningModule):
         for phase in self.phases:
             unknown = set(phase.train) - parts
             if unknown:
-                raise InputError(f"model.phases, '{phase.name}': no part {sorted(unknown)}; choose from {sorted(parts)}")
+                raise InputError(
+                    f"model.phases, '{phase.name}': no part {sorted(unknown)}; choose from {sorted(parts)}"
+                )
 
     def _average(self, average: Tensor, current: Tensor, count: Tensor) -> Tensor:
         # As tf.train.ExponentialMovingAverage: early on a smaller decay, or the start would dominate a short run.
@@ -131,4 +167,3 @@ class SegmentationModule(L.LightningModule):
             f"loss is not finite at step {self.global_step}, image {', '.join(names)} ({values}): look at that image and mask, "
             "lower optimizer.lr, or set trainer.gradient_clip_val=1"
         )
-

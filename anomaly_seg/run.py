@@ -19,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from anomaly_seg import results, settings, thresholds
 from anomaly_seg.data.cache import Preparation, default_cache
 from anomaly_seg.data.datamodule import FoldDataModule, TestSet
+from anomaly_seg.data.readers import read_dataset
 from anomaly_seg.environment import describe
 from anomaly_seg.errors import InputError
 from anomaly_seg.evaluate import PIXEL_THRESHOLDS, Evaluation, draw, evaluate
@@ -51,7 +52,7 @@ def run(config: DictConfig) -> Path:
     if chosen["threads"]:
         torch.set_num_threads(int(chosen["threads"]))
     L.seed_everything(chosen["seed"], workers=True, verbose=False)
-    data = make_data(chosen, instantiate(config.data.reader))
+    data = make_data(chosen, read_dataset(chosen["data"]["reader"]))
     network = make_network(chosen, data)
     module = SegmentationModule(
         network, make_phases(chosen["model"]["phases"]), chosen["optimizer"], chosen["model"]["positive_weight"],
@@ -67,7 +68,9 @@ def run(config: DictConfig) -> Path:
             raise KeyboardInterrupt
         fitted = time.perf_counter()
         device = trainer.strategy.root_device
-        evaluation = evaluate(module.evaluated, data.test_dataloader(), device, chosen["trainer"]["enable_progress_bar"])
+        evaluation = evaluate(
+            module.evaluated, data.test_dataloader(), device, chosen["trainer"]["enable_progress_bar"]
+        )
         scored = time.perf_counter()
         training = Training(
             steps=trainer.global_step, epochs=trainer.current_epoch,
@@ -118,6 +121,7 @@ def make_data(chosen: dict[str, Any], dataset: Any) -> FoldDataModule:
     return FoldDataModule(
         dataset, Preparation.of(chosen), chosen["fold"], data["folds"], data["split"], data["split_seed"], chosen["sampler"]["kind"],
         chosen["augment"], chosen["batch_size"], data["workers"], chosen["seed"], data["cache_dir"] or default_cache(),
+        chosen["evaluate_on"],
     )  # fmt: skip
 
 
@@ -135,7 +139,9 @@ def make_network(chosen: dict[str, Any], data: FoldDataModule) -> Network:
 def make_trainer(chosen: dict[str, Any], folder: Path, logger: Any) -> L.Trainer:
     """Lightning's Trainer from plain settings; one checkpoint, after every epoch."""
     options = {k: v for k, v in chosen["trainer"].items() if k not in ("channels_last", "compile")}
-    options["deterministic"] = "warn" if options["deterministic"] else False  # bilinear up-sampling has no exact CUDA form
+    options["deterministic"] = (
+        "warn" if options["deterministic"] else False
+    )  # bilinear up-sampling has no exact CUDA form
     checkpoint = ModelCheckpoint(folder, CHECKPOINT.removesuffix(".ckpt"), enable_version_counter=False)
     callbacks: list[L.Callback] = [checkpoint]
     if options["enable_progress_bar"]:
@@ -143,12 +149,14 @@ def make_trainer(chosen: dict[str, Any], folder: Path, logger: Any) -> L.Trainer
     warnings.filterwarnings("ignore", ".*does not have many workers.*")
     warnings.filterwarnings("ignore", ".*Checkpoint directory .* exists and is not empty.*")
     return L.Trainer(
-        max_epochs=chosen["epochs"], logger=logger.lightning, callbacks=callbacks, default_root_dir=folder,
+        max_epochs=round(chosen["epochs"] * sum(p["length"] for p in chosen["model"]["phases"])), logger=logger.lightning, callbacks=callbacks, default_root_dir=folder,
         enable_model_summary=False, num_sanity_val_steps=0, **options,
     )  # fmt: skip
 
 
-def summarise(chosen: dict[str, Any], data: FoldDataModule, network: Network, evaluation: Evaluation, training: Training) -> Result:
+def summarise(
+    chosen: dict[str, Any], data: FoldDataModule, network: Network, evaluation: Evaluation, training: Training
+) -> Result:
     """Write scores.csv and pixels.csv, and return what result.json will say."""
     folder = Path(chosen["output_dir"]) / chosen["run_name"]
     records = [data.dataset.records[i] for i in evaluation.index]
@@ -170,7 +178,7 @@ def summarise(chosen: dict[str, Any], data: FoldDataModule, network: Network, ev
         run=Run(
             experiment=chosen["experiment_name"], data=chosen["data"]["name"], model=model["name"], variant=chosen["variant"],
             dilation=chosen["dilation"], fold=chosen["fold"], folds=chosen["data"]["folds"], split=chosen["data"]["split"],
-            seed=chosen["seed"], scale=scale["name"], height=scale["height"], width=scale["width"],
+            seed=chosen["seed"], scored=chosen["evaluate_on"], scale=scale["name"], height=scale["height"], width=scale["width"],
         ),
         readout=network.readout, counts=Counts(**data.counts()), sigma=sigma, image=ImageLevel.of(score, labels), thresholds=at,
         readouts={name: Readout.of(values, labels) for name, values in evaluation.scores.items()}, pixel=pixels.measures(),
@@ -187,7 +195,9 @@ def published_sigma(chosen: dict[str, Any]) -> float | None:
     return None if sigma is None else thresholds.paper(sigma, chosen["scale"]["height"], chosen["scale"]["width"])
 
 
-def _pictures(folder: Path, data: FoldDataModule, network: Network, evaluation: Evaluation, result: Result, device: Any) -> None:
+def _pictures(
+    folder: Path, data: FoldDataModule, network: Network, evaluation: Evaluation, result: Result, device: Any
+) -> None:
     """Every defective image and every false alarm at either threshold."""
     score, labels = evaluation.scores[network.readout], data.arrays.labels[evaluation.index]
     lowest = min((at.value for at in result.thresholds.values()), default=float("inf"))

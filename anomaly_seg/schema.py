@@ -38,6 +38,7 @@ class Run(_Part):
     folds: Annotated[int, Field(ge=1)]
     split: Literal["published", "grouped", "grouped_near"]
     seed: Count
+    scored: Literal["test", "validation"] = "test"
     scale: str
     height: Annotated[int, Field(ge=1)]
     width: Annotated[int, Field(ge=1)]

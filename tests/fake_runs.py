@@ -16,14 +16,20 @@ READOUT = {"one_stage": "F", "unet": "map", "seg_dec": "decision"}
 def write_run(
     root: Path, scores: Sequence[float], labels: Sequence[int], *, pictures: bool = False, twins: int = 0, **run: object
 ) -> Path:
-    """One finished run: image ``i`` of fold ``k`` is ``kos0k/Part<i>.jpg``; ``run`` overrides fields of `schema.Run`."""
+    """One finished run: image ``i`` of fold ``k`` is ``kos0k/Part<i>.jpg``; ``run`` overrides `schema.Run`'s fields."""
     about = schema.Run(**({**DEFAULTS, **run}))
     score, label = np.asarray(scores, dtype=float), np.asarray(labels)
     item = f"kos{about.fold:02d}"
     images = [f"{item}/Part{i}.jpg" for i in range(len(score))]
     readouts = {"f1": score + 50, "C": score + 1, "F": score} if about.model == "one_stage" else {}
     folder = (
-        root / about.experiment / about.data / about.split / f"{about.model}{about.variant}" / f"d{about.dilation}"
+        root
+        / about.experiment
+        / about.data
+        / about.split
+        / about.scored
+        / f"{about.model}{about.variant}"
+        / f"d{about.dilation}"
     ) / f"fold{about.fold}_seed{about.seed}"
     results.write_scores(folder, results.Scores(images, [item] * len(score), label, score, readouts))
     results.write_pixels(folder, PIXELS)

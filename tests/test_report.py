@@ -25,7 +25,7 @@ LABELS = [0, 0, 1, 1]
 
 @pytest.fixture
 def two_methods(tmp_path: Path) -> Path:
-    """Two folds of four images. All numbers below follow from these scores; the published sigmas are 25 and 325 here."""
+    """Two folds of four images, from which all numbers below follow; the published sigmas are 25 and 325 here."""
     write_run(tmp_path, [1, 2, 40, 60], LABELS, folds=2, fold=0, pictures=True)
     write_run(tmp_path, [3, 50, 20, 80], LABELS, folds=2, fold=1, pictures=True)
     for fold in (0, 1):
@@ -110,6 +110,16 @@ def test_only_like_is_compared_with_like(tmp_path: Path) -> None:
     compared = tables.comparisons(collect(tmp_path).groups)
     assert set(zip(compared["first"], compared["second"], strict=True)) == {("One-Stage", "One-Stage (no_fbs)")}
     assert set(compared["threshold"]) == {"best_f (oracle)"}  # a single fold has no other folds
+
+
+def test_validation_scores_stay_apart(tmp_path: Path) -> None:
+    write_run(tmp_path, [1, 2, 40, 60], LABELS, folds=1)
+    write_run(tmp_path, [1, 2, 40, 60], LABELS, folds=1, model="unet", scored="validation")
+    found = collect(tmp_path)
+    assert len(found.by_setting()) == 2
+    markdown = build(tmp_path).markdown.read_text(encoding="utf-8")
+    assert "grouped split, scored on the validation part" in markdown
+    assert "4 validation images, 2 defective" in markdown
 
 
 def test_report_files(two_methods: Path, tmp_path: Path) -> None:
@@ -197,7 +207,7 @@ def test_nothing_to_report_on(tmp_path: Path, make) -> None:
 def test_the_same_run_twice_is_refused(two_methods: Path) -> None:
     run = next(two_methods.rglob("fold0_seed0"))
     shutil.copytree(run, two_methods / "copy")
-    with pytest.raises(InputError, match="copy and .* hold the same run"):
+    with pytest.raises(InputError, match=r"fold0_seed0 and copy hold the same run"):
         collect(two_methods)
 
 

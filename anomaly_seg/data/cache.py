@@ -119,21 +119,24 @@ def prepare(dataset: Dataset, how: Preparation, cache_dir: str | Path) -> Arrays
 def _images(dataset: Dataset, how: Preparation) -> dict[str, Any]:
     shapes, thumbnails = [], []
 
-    def arrays() -> Iterator[np.ndarray]:
-        for record in tqdm(dataset.records, desc=f"{dataset.name}: images", unit="image", leave=False):
+    def rows() -> Iterator[np.ndarray]:
+        for record in tqdm(dataset.records, desc=f"{dataset.name}: images", unit="image", leave=False, disable=None):
             image = load_image(record.image, how.convert)
             shapes.append(image.shape)
             thumbnails.append(thumbnail(image))
             yield resize_image(image, how.height, how.width, how.resize)
 
-    return {"count": len(dataset.records), "arrays": arrays(), "shapes": shapes, "thumbnails": thumbnails}
+    shape = (len(dataset.records), how.height, how.width)
+    return {"shape": shape, "rows": rows(), "shapes": shapes, "thumbnails": thumbnails}
 
 
 def _masks(dataset: Dataset, how: Preparation, dilation: int, shapes: np.ndarray) -> dict[str, Any]:
     pixels, odd, odd_in = [], set(), []
 
-    def arrays() -> Iterator[np.ndarray]:
-        records = tqdm(dataset.records, desc=f"{dataset.name}: masks, D = {dilation}", unit="image", leave=False)
+    def rows() -> Iterator[np.ndarray]:
+        records = tqdm(
+            dataset.records, desc=f"{dataset.name}: masks, D = {dilation}", unit="image", leave=False, disable=None
+        )
         for record, shape in zip(records, shapes.tolist(), strict=True):
             mask, values = load_mask(record, tuple(shape))
             pixels.append(int(mask.sum()))
@@ -143,7 +146,8 @@ def _masks(dataset: Dataset, how: Preparation, dilation: int, shapes: np.ndarray
             grown = dilate(mask, dilation, how.element)
             yield resize_mask(grown, how.height, how.width, how.resize)
 
-    return {"count": len(shapes), "arrays": arrays(), "pixels": pixels, "odd": odd, "odd_in": odd_in}
+    shape = (len(shapes), how.height, how.width)
+    return {"shape": shape, "rows": rows(), "pixels": pixels, "odd": odd, "odd_in": odd_in}
 
 
 def _some(values: list[Any], limit: int = 5) -> str:
@@ -176,15 +180,11 @@ def _write(folder: Path, big: Path, small: Path, made: dict[str, Any]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".making-") as name:
         temporary = Path(name)
-        count = made.pop("count")
-        rows = made.pop("arrays")
+        header = {"descr": "|u1", "fortran_order": False, "shape": made.pop("shape")}
         with open(temporary / big.name, "wb") as file:  # not a memory map: on a full disk that kills the process
-            for i, row in enumerate(rows):
-                if i == 0:
-                    shape = (count, *row.shape)
-                    header = {"descr": "|u1", "fortran_order": False, "shape": shape}
-                    np.lib.format.write_array_header_1_0(file, header)
-                file.write(np.ascontiguousarray(row))
+            np.lib.format.write_array_header_1_0(file, header)
+            for row in made.pop("rows"):
+                file.write(row.tobytes())
         lists = {k: np.array(sorted(v) if isinstance(v, set) else v) for k, v in made.items()}
         np.savez(temporary / small.name, **lists)
         os.replace(temporary / big.name, big)

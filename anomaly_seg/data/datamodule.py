@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from albumentations import Compose
 from lightning import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -16,7 +15,7 @@ from anomaly_seg.data.cache import Arrays, Preparation, prepare
 from anomaly_seg.data.records import Dataset
 from anomaly_seg.data.sampling import ORDERS, Draw, EpochSampler
 from anomaly_seg.data.splits import across, assign_folds
-from anomaly_seg.data.transforms import augment, recipe
+from anomaly_seg.data.transforms import Augmentation, augment, recipe
 from anomaly_seg.data.twins import find_twins
 from anomaly_seg.errors import InputError
 
@@ -47,7 +46,7 @@ class Split:
 class TrainingSet(TorchDataset[Batch]):
     """Augmented images with dilated masks, asked for by `Draw`."""
 
-    def __init__(self, arrays: Arrays, transform: Compose | None, seed: int) -> None:
+    def __init__(self, arrays: Arrays, transform: Augmentation, seed: int) -> None:
         self.arrays, self.transform, self.seed = arrays, transform, seed
 
     def __getitem__(self, draw: Draw) -> Batch:  # type: ignore[override]
@@ -96,6 +95,7 @@ class FoldDataModule(LightningDataModule):
         workers: loader processes; 0 loads in the training process.
         seed: of sampling and augmentation.
         cache_dir: where arrays are kept.
+        evaluate_on: "test", or "validation": score the next fold, train on the others and leave the test fold alone.
     """
 
     def __init__(
@@ -112,6 +112,7 @@ class FoldDataModule(LightningDataModule):
         workers: int = 0,
         seed: int = 0,
         cache_dir: str = "~/.cache/anomaly_seg",
+        evaluate_on: str = "test",
     ) -> None:
         super().__init__()
         if not 0 <= fold < folds:
@@ -128,7 +129,16 @@ class FoldDataModule(LightningDataModule):
         self.folds = assign_folds(items, labels.tolist(), folds, split, self.twins, published, split_seed)  # type: ignore[arg-type]
         test = np.flatnonzero(self.folds == fold)
         train = np.flatnonzero(self.folds != fold)
-        self.split = Split(train, test, across(self.twins, self.folds, fold))
+        if evaluate_on == "validation":
+            # The next fold stands in for the test fold, which is then neither trained on nor looked at.
+            standin = (fold + 1) % folds
+            train, test = np.flatnonzero(~np.isin(self.folds, (fold, standin))), np.flatnonzero(self.folds == standin)
+            self.split = Split(train, test, across(self.twins, self.folds, standin))
+        elif evaluate_on == "test":
+            self.split = Split(train, test, across(self.twins, self.folds, fold))
+        else:
+            raise InputError(f"evaluate_on={evaluate_on}: choose test or validation")
+        self.evaluate_on = evaluate_on
         self.sampler = EpochSampler(train, labels[train], sampler, seed)
 
     def train_dataloader(self) -> DataLoader:
@@ -137,6 +147,10 @@ class FoldDataModule(LightningDataModule):
 
     def test_dataloader(self) -> DataLoader:
         return self._loader(TestSet(self.arrays, self.split.test), 1)
+
+    def val_dataloader(self) -> DataLoader | list:
+        """The validation images each epoch; never the test images."""
+        return self.test_dataloader() if self.evaluate_on == "validation" else []
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         return to_float(batch)

@@ -6,12 +6,14 @@ import random
 import numpy as np
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it asks the network for news at import
-from albumentations import Compose, HorizontalFlip, RandomBrightnessContrast, VerticalFlip  # noqa: E402
+from albumentations import Compose, HorizontalFlip, RandomBrightnessContrast, VerticalFlip
 
-from anomaly_seg.errors import InputError  # noqa: E402
+from anomaly_seg.errors import InputError
+
+Augmentation = Compose | None
 
 
-def recipe(name: str) -> Compose | None:
+def recipe(name: str) -> Augmentation:
     """An augmentation by name.
 
     none: the paper's (silent) recipe. flips: left-right and up-down, each with probability 1/2. light: flips, and half
@@ -31,7 +33,7 @@ def recipe(name: str) -> Compose | None:
 
 
 def augment(
-    transform: Compose | None, image: np.ndarray, mask: np.ndarray, seed: int, epoch: int, position: int
+    transform: Augmentation, image: np.ndarray, mask: np.ndarray, seed: int, epoch: int, position: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Image (h, w) uint8 and mask (h, w) uint8, changed alike; the same arguments always give the same result.
 
@@ -40,8 +42,8 @@ def augment(
     """
     if transform is None:
         return image, mask
-    # Not set_random_seed: it gives every step a generator of its own from the one seed, so that all steps draw alike and
-    # an image is never flipped in one direction only.
+    # Not set_random_seed: it gives every step a generator of its own from the one seed, so that all steps draw alike
+    # and no image is flipped in one direction only.
     rng = np.random.default_rng([seed, epoch, position])
     transform.set_random_state(rng, random.Random(int(rng.integers(2**63))))
     out = transform(image=image, mask=mask)

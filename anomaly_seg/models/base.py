@@ -42,6 +42,10 @@ class Network(nn.Module):
         """Image scores by readout; by default each map through the parameter-free classifier's pooling (Eq. 5)."""
         return {name: pooled_score(value) for name, value in maps.items()}
 
+    def pixel_map(self, maps: dict[str, Tensor]) -> str:
+        """The map judged by pixel: the one that is pooled, or the only one where a decision of its own classifies."""
+        return self.readout if self.readout in maps else next(iter(maps))
+
     def supervised(self, output: Output, names: Iterable[str]) -> dict[str, Tensor]:
         """The logits that carry a loss, by name.
 

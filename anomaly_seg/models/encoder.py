@@ -1,6 +1,6 @@
 """The encoder that One-Stage and Seg-Dec share: the segmentation network of Tabernik et al. (2019)."""
 
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from jaxtyping import Float
 from torch import Tensor, nn

@@ -39,9 +39,9 @@ def fine_suppression(coarse: Map, bottom: Map, multiplications: int = 3) -> Map:
 
 
 def fine_logit(coarse_logit: Map, bottom: Map, multiplications: int) -> Map:
-    """logit(F), computed from logits so that a loss on F neither overflows nor loses its gradient."""
-    log_f = nnf.logsigmoid(coarse_logit) + multiplications * nnf.logsigmoid(bottom)
-    log_f = log_f.clamp(max=-1e-6)  # F = 1 in float32 would make log(1 - F) infinite
+    """logit(F), computed from logits so that a loss on F neither overflows nor loses its gradient up to logits of 80."""
+    log_f = nnf.logsigmoid(coarse_logit.float()) + multiplications * nnf.logsigmoid(bottom.float())
+    log_f = log_f.clamp(max=-1e-36)  # F = 1 would make log(1 - F) infinite; 1e36 is still a float32 gradient
     return log_f - torch.log(-torch.expm1(log_f))
 
 
@@ -54,6 +54,8 @@ class SideOutput(nn.Module):
 
     def __init__(self, channels: int, factor: int, mode: Literal["bilinear", "nearest"], bias: float) -> None:
         super().__init__()
+        if not isinstance(bias, int | float) or not math.isfinite(bias):
+            raise InputError(f"model.network.head_bias={bias}: use a number, or prior")
         self.reduce = nn.Conv2d(channels, 1, 1)
         nn.init.constant_(self.reduce.bias, bias)  # type: ignore[arg-type]
         self.factor, self.mode = factor, mode
@@ -85,8 +87,10 @@ class OneStage(Network):
         init: see `blocks.initialise`.
         large_kernel: see `Encoder`.
 
-    Input: (b, in_channels, h, w) in [0, 1], h and w multiples of 8.
+    Input: (b, in_channels, h, w) in [0, 1], h and w multiples of 8 and at least 16.
     """
+
+    smallest_size = 16  # one value per channel, at 1/8 size, has no statistics to normalise by
 
     def __init__(
         self,
@@ -105,7 +109,7 @@ class OneStage(Network):
         large_kernel: Backend = "direct",
     ) -> None:
         super().__init__()
-        self._check(bottom, multiplications, side_outputs, readout, upsampling)
+        self._check(bottom, multiplications, side_outputs, readout, upsampling, decoder_widths)
         self.encoder = Encoder(in_channels, width, norm, large_kernel)
         c1, c2, c3, c4 = self.encoder.widths
         d3, d2, d1 = (scaled(c, width) for c in decoder_widths)
@@ -156,13 +160,24 @@ class OneStage(Network):
         return {name: self._known(known, name) for name in wanted}
 
     @staticmethod
-    def _check(bottom: str, multiplications: int, sides: Sequence[int], readout: str, upsampling: str) -> None:
+    def _check(
+        bottom: str,
+        multiplications: int,
+        sides: Sequence[int],
+        readout: str,
+        upsampling: str,
+        decoder_widths: Sequence[int],
+    ) -> None:
         names = [f"f{k}" for k in sides]
         if not sides or any(k not in (1, 2, 3) for k in sides) or len(set(sides)) != len(sides):
             raise InputError(f"model.network.side_outputs={list(sides)}: choose from 1, 2 and 3, each once")
         if bottom not in names:
             raise InputError(f"model.network.bottom={bottom}: choose one of the side outputs, {', '.join(names)}")
-        if int(multiplications) != multiplications or multiplications < 0:
+        if len(decoder_widths) != 3 or any(not isinstance(c, int) or c < 1 for c in decoder_widths):
+            raise InputError(
+                f"model.network.decoder_widths={list(decoder_widths)}: use three whole numbers, each 1 or more"
+            )
+        if not isinstance(multiplications, int) or multiplications < 0:
             raise InputError(f"model.network.multiplications={multiplications}: use a whole number, 0 or more")
         readouts = [*names, "fine", *(["C", "F"] if len(sides) > 1 else [])]
         if readout not in readouts:

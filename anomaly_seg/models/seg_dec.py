@@ -11,6 +11,7 @@ import torch.nn.functional as nnf
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from anomaly_seg.errors import InputError
 from anomaly_seg.models.base import Network, Output
 from anomaly_seg.models.blocks import Backend, Init, Norm, conv_norm_relu, initialise, normalisation, scaled
 from anomaly_seg.models.encoder import Encoder
@@ -60,7 +61,8 @@ class SegDec(Network):
         init: "normal" is the published N(0, 0.01).
         large_kernel: see `Encoder`.
 
-    Input: (b, in_channels, h, w) in [0, 1], h and w multiples of 8 and at least 64, or the decision network pools to nothing.
+    Input: (b, in_channels, h, w) in [0, 1], h and w multiples of 8 and at least 64, one of them at least 128: the decision
+    network pools to 1/64, and a single value per channel has no statistics to normalise by.
     """
 
     smallest_size = 64
@@ -79,6 +81,15 @@ class SegDec(Network):
         channels = self.segmentation.encoder.widths[-1]
         self.decision = Decision(channels, [scaled(c, width) for c in (8, 16, 32)], norm)
         initialise(self, init)
+
+    def check_size(self, image: Tensor) -> None:
+        super().check_size(image)
+        height, width = image.shape[-2:]
+        if max(height, width) < 2 * self.smallest_size:
+            raise InputError(
+                f"input of {height}x{width} (height x width): SegDec's decision network needs one side of at least "
+                f"{2 * self.smallest_size}; the nearest good size is {2 * self.smallest_size}x{width} (set scale.height)"
+            )
 
     def forward(self, image: Float[Tensor, "b c h w"]) -> Output:
         self.check_size(image)
@@ -100,7 +111,9 @@ class SegDec(Network):
 
 
 def segmentation_target(mask: Float[Tensor, "b 1 h w"]) -> Float[Tensor, "b 1 h/8 w/8"]:
-    """Share of defect pixels in the 17x17 window around every eighth pixel; outside the image counts as good."""
-    # A window centred on the middle of each 8x8 cell (pixel 4 of it) needs 4 pixels before the first cell; 'same'
-    # padding puts (17 - 8) = 9 around, 4 before and 5 behind.
-    return nnf.avg_pool2d(nnf.pad(mask, (4, 5, 4, 5)), kernel_size=17, stride=8)
+    """Share of defect pixels in the 17x17 window on each 8x8 cell, of that part of the window which is inside the image."""
+    # Centred on pixel 4 of a cell (its middle is 3.5), the windows reach 4 pixels out before the first cell and 5 behind
+    # the last: the published code's 'same' padding. That padding is left out of the mean, or a defect at the image's
+    # border would have a fainter target than the same defect elsewhere.
+    mass, inside = (nnf.avg_pool2d(nnf.pad(m, (4, 5, 4, 5)), 17, 8) for m in (mask, torch.ones_like(mask[:1, :1])))
+    return mass / inside

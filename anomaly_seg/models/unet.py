@@ -21,7 +21,7 @@ class UNet(Network):
         norm, init: as in the other networks.
         head_bias: start of the last 1x1 convolution's bias.
 
-    Input: (b, in_channels, h, w) in [0, 1], h and w multiples of 2^depth.
+    Input: (b, in_channels, h, w) in [0, 1], h and w multiples of 2^depth and at least twice that.
     """
 
     readout = "map"
@@ -39,7 +39,10 @@ class UNet(Network):
         super().__init__()
         if depth < 1:
             raise InputError(f"model.network.depth={depth}: use 1 or more")
+        if base < 1:
+            raise InputError(f"model.network.base={base}: use 1 or more")
         self.size_multiple = 2**depth
+        self.smallest_size = 2 * self.size_multiple  # one value per channel has no statistics to normalise by
         widths = [scaled(base * 2**level, width) for level in range(depth + 1)]
         self.down = nn.ModuleList(
             conv_stage(a, b, 3, 2, norm) for a, b in zip([in_channels, *widths], widths, strict=False)

@@ -27,9 +27,11 @@ class Setting(NamedTuple):
     data: str
     scale: str
     split: str
+    scored: str
 
     def __str__(self) -> str:
-        return f"{self.experiment}: {self.data}, scale {self.scale}, {self.split} split"
+        scored = "" if self.scored == "test" else f", scored on the {self.scored} part"
+        return f"{self.experiment}: {self.data}, scale {self.scale}, {self.split} split{scored}"
 
 
 class Key(NamedTuple):
@@ -156,7 +158,7 @@ def _load(folder: Path) -> LoadedRun:
 
 def _key(result: Result) -> Key:
     run = result.run
-    setting = Setting(run.experiment, run.data, run.scale, run.split)
+    setting = Setting(run.experiment, run.data, run.scale, run.split, run.scored)
     return Key(setting, run.model, run.variant, run.dilation, run.seed)
 
 

@@ -80,6 +80,11 @@ def spread_labels(values: Sequence[float], gap: float, top: float) -> list[float
     return [placed[i] for i in range(len(values))]
 
 
+def short(method: str) -> str:
+    """A method's name where there is little room."""
+    return method if len(method) <= 26 else method[:25] + "…"
+
+
 def value_range(frame: pd.DataFrame, measure: str) -> tuple[float, float]:
     """The y axis: shares end at 1, counts start at 0."""
     if measure in ("FP", "FN"):
@@ -104,11 +109,12 @@ def dilation_figure(frame: pd.DataFrame, measure: str, palette: dict[str, str]) 
             hovertemplate=f"{method}, D = %{{x}}: %{{y:.3~f}}<extra></extra>",
         )  # fmt: skip
         figure.add_annotation(
-            x=float(line["D"].iloc[-1]), y=places[i], text=method, showarrow=False, xanchor="left", xshift=9,
+            x=float(line["D"].iloc[-1]), y=places[i], text=short(method), showarrow=False, xanchor="left", xshift=9,
             font={"color": palette[method], "size": 12},
         )  # fmt: skip
+    room = 20 + 8 * max((len(short(method)) for method, _ in lines), default=0)  # pixels, for the labels
     figure.update_layout(
-        **_style(), height=270, margin={"l": 44, "r": 92, "t": 34, "b": 42}, title=_title(MEASURES[measure])
+        **_style(), height=270, margin={"l": 44, "r": room, "t": 34, "b": 42}, title=_title(MEASURES[measure])
     )
     dilations = sorted(int(d) for d in frame["D"].unique())
     span = max(dilations) - min(dilations)

@@ -23,7 +23,8 @@ def dilation_png(groups: Sequence[Group], kind: str, path: Path) -> Path | None:
     if frame["D"].nunique() < 2:
         return None
     palette = figures.colours(groups)
-    figure = Figure(figsize=(15, 3.1), layout="constrained")
+    longest = max(len(figures.short(method)) for method in palette)
+    figure = Figure(figsize=(5 * (2.2 + 0.08 * longest), 3.1), layout="constrained")
     for axes, measure in zip(figure.subplots(1, len(figures.MEASURES)), figures.MEASURES, strict=True):
         low, high = figures.value_range(frame, measure)
         lines = [(m, frame[(frame["method"] == m) & frame[measure].notna()]) for m in palette]
@@ -82,7 +83,7 @@ def _scores(axes: Axes, group: Group) -> list[str]:
             axes.axvline(float(x), color=colour, ls=DASHES[dash], lw=1.2)
     axes.set_xticks(*figures.ticks(frame["score"], axis))
     axes.set_yticks([0.22, 0.78], ["good", "defective"])
-    axes.set_title(f"{group.key.method}, D = {group.key.dilation}", loc="left", size=SIZE + 1)
+    axes.set_title(f"{figures.short(group.key.method)}, D = {group.key.dilation}", loc="left", size=SIZE + 1)
     _plain(axes)
     return list(drawn)
 

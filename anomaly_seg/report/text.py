@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 
 from anomaly_seg.report import tables
-from anomaly_seg.report.collect import Collection, Group
+from anomaly_seg.report.collect import Collection, Group, Setting
 from anomaly_seg.report.verdicts import EXPLAINED, LABELS
 
 UNDEFINED = "n/a"
@@ -17,7 +17,7 @@ def show(frame: pd.DataFrame) -> pd.DataFrame:
     out: dict[str, list[str]] = {}
     for name in frame.columns:
         stem, _, last = name.rpartition(" ")
-        if name in ("experiment", "data", "scale", "split") or (name == "seed" and frame[name].nunique() == 1):
+        if name in Setting._fields or (name == "seed" and frame[name].nunique() == 1):
             continue  # the heading says it
         if last == "mean" and f"{stem} std" in frame:
             pairs = zip(frame[name], frame[f"{stem} std"], strict=True)
@@ -82,8 +82,9 @@ def facts(groups: Sequence[Group]) -> list[str]:
     sentences = []
     first = groups[0]
     counts = {(len(g.frame), int(g.frame["label"].sum())) for g in groups}
-    amount = " or ".join(f"{n} test images, {d} defective" for n, d in sorted(counts, reverse=True))
-    sentences.append(f"{amount}, over {first.folds} fold{'s' if first.folds > 1 else ''}; each image is tested once.")
+    part = first.key.setting.scored
+    amount = " or ".join(f"{n} {part} images, {d} defective" for n, d in sorted(counts, reverse=True))
+    sentences.append(f"{amount}, over {first.folds} fold{'s' if first.folds > 1 else ''}; each image is scored once.")
     twins = {
         tuple(
             sum(getattr(r.result.twins_across_split, kind) for r in g.runs.values()) for kind in ("identical", "near")
@@ -93,11 +94,11 @@ def facts(groups: Sequence[Group]) -> list[str]:
     identical, near = max(t[0] for t in twins), max(t[1] for t in twins)
     if identical or near:
         sentences.append(
-            f"**Caution:** {identical} test images have a byte-identical, and {near} a near-identical, image in their "
+            f"**Caution:** {identical} {part} images have a byte-identical, and {near} a near-identical, image in their "
             "training part: scores on them say little about new images."
         )
     else:
-        sentences.append("No test image has an identical or near-identical image in its training part.")
+        sentences.append(f"No {part} image has an identical or near-identical image in its training part.")
     return sentences
 
 
