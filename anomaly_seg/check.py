@@ -87,7 +87,7 @@ def _sizes(items: Sequence[str], arrays: Arrays, how: Preparation) -> str:
     """Minimum, median and maximum of what varies among the images."""
     bad = arrays.labels == 1
     size = f"at {how.height}x{how.width}"
-    rows = [
+    rows: list[tuple[str, Any]] = [
         ("height", arrays.shapes[:, 0]),
         ("width", arrays.shapes[:, 1]),
         ("images of an item", list(Counter(items).values())),
@@ -115,7 +115,8 @@ def _areas(masks: np.ndarray, which: np.ndarray) -> np.ndarray:
 def _fold_table(arrays: Arrays, twins: Sequence[Twin], folds: np.ndarray) -> str:
     rows = []
     for fold in range(int(folds.max()) + 1):
-        test, shared = folds == fold, across(twins, folds, fold)
+        test = folds == fold
+        shared = across(twins, np.flatnonzero(~test), np.flatnonzero(test))
         sides = [count for side in (~test, test) for count in (int(side.sum()), int(arrays.labels[side].sum()))]
         rows.append([fold, *sides, shared["identical"], shared["near"]])
     head = ["fold", "train", "defective", "test", "defective", "test with identical\ntwin in train", "with near\ntwin"]
@@ -131,11 +132,12 @@ def _twin_table(items: Sequence[str], twins: Sequence[Twin], folds: np.ndarray |
         groups.setdefault((items[twin.a], items[twin.b], twin.kind), []).append(twin)
     rows = []
     for (a, b, kind), pairs in groups.items():
-        row = [a, b, kind, len(pairs), f"{min(t.similarity for t in pairs):.2f}"]
+        row: list[Any] = [a, b, kind, len(pairs), f"{min(t.similarity for t in pairs):.2f}"]
         rows.append(row if folds is None else [*row, *_sides(pairs[0], folds)])
     head = ["item", "item", "kind", "pairs", "similarity", *([] if folds is None else ["test fold", ""])]
-    title = f"Twins: images of two items that show the same{'' if len(rows) <= 20 else ' (the first 20 rows)'}"
-    return f"{title}\n\n{tabulate(rows[:20], head, disable_numparse=True)}"
+    table = tabulate(rows[:20], head, disable_numparse=True, colalign=("left", "left", "left", "right", "right"))
+    more = f"\n... and {len(rows) - 20} more" if len(rows) > 20 else ""
+    return f"Twins: images of two items that show the same\n\n{table}{more}"
 
 
 def _sides(twin: Twin, folds: np.ndarray) -> tuple[str, str]:
@@ -144,13 +146,12 @@ def _sides(twin: Twin, folds: np.ndarray) -> tuple[str, str]:
 
 
 def _twin_problems(twins: Sequence[Twin], folds: np.ndarray) -> list[str]:
-    apart = Counter(t.kind for t in twins if folds[t.a] != folds[t.b])
     found = []
-    for kind, remedy in (("identical", "grouped"), ("near", "grouped_near")):
-        if apart[kind]:
-            name = "identical" if kind == "identical" else "near-identical"
+    for kind, name, remedy in (("identical", "identical", "grouped"), ("near", "near-identical", "grouped_near")):
+        apart = sum(t.kind == kind and folds[t.a] != folds[t.b] for t in twins)
+        if apart:
             found.append(
-                f"{apart[kind]} pairs of {name} images lie on both sides of the split, so a test image was trained on; "
+                f"{apart} pairs of {name} images lie on both sides of the split, so a test image was trained on; "
                 f"data.split={remedy} keeps them together"
             )
     return found
@@ -224,6 +225,5 @@ def _names(names: Sequence[str]) -> str:
 
 
 def _list(title: str, lines: Iterable[str]) -> str:
-    options = {"width": 110, "initial_indent": "  - ", "subsequent_indent": "    "}
-    wrapped = (textwrap.fill(line, **options, break_long_words=False, break_on_hyphens=False) for line in lines)
-    return "\n".join([title, "", *wrapped])
+    wrap = textwrap.TextWrapper(110, "  - ", "    ", break_long_words=False, break_on_hyphens=False)
+    return "\n".join([title, "", *(wrap.fill(line) for line in lines)])

@@ -3,6 +3,7 @@
 import argparse
 import sys
 from pathlib import Path
+from typing import Any
 
 from anomaly_seg import __version__
 from anomaly_seg.errors import InputError
@@ -81,7 +82,7 @@ def _check(options: argparse.Namespace, overrides: list[str]) -> int:
     from anomaly_seg.data.readers import read_dataset
     from anomaly_seg.sweep import compose
 
-    settings = OmegaConf.to_container(compose(config_folder(), overrides), resolve=True)
+    settings: Any = OmegaConf.to_container(compose(config_folder(), overrides), resolve=True)
     report = check(settings, read_dataset(settings["data"]["reader"]))
     print(report.text)
     return 1 if report.problems else 0
@@ -93,7 +94,11 @@ def _report(options: argparse.Namespace, overrides: list[str]) -> int:
     report = build(options.directory, options.out)
     for problem in report.problems:
         print(problem, file=sys.stderr)
-    print(report.markdown.read_text(encoding="utf-8").split("\n## ")[0])
+    text = report.markdown.read_text(encoding="utf-8")
+    for section in text.split("\n## "):
+        title, glance, rest = section.partition("### At a glance")
+        if glance:
+            print(f"{title.splitlines()[0]}{rest.split('### ')[0]}")
     print(f"\n{report.markdown}\n{report.html}")
     return 0
 

@@ -1,11 +1,14 @@
 """Tracking: csv, TensorBoard or Weights & Biases behind three calls."""
 
+import csv
+import io
 import os
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch.loggers import CSVLogger, Logger
+from lightning.pytorch.loggers import Logger
 
+from anomaly_seg import results
 from anomaly_seg.errors import InputError
 from anomaly_seg.schema import Result
 
@@ -22,6 +25,39 @@ class RunLogger:
     def close(self) -> None:
         """Let go: the next run of this process must not write here."""
         self.lightning.finalize("success")
+
+
+class CsvHistory(Logger):
+    """metrics.csv, a row a logged step. A resumed run goes on with the rows it finds, where Lightning's deletes them.
+
+    Args:
+        path: of the file.
+        resumed: whether to keep what stands there; a step that is trained again replaces its row.
+    """
+
+    name, version = "", ""
+
+    def __init__(self, path: Path, resumed: bool) -> None:
+        super().__init__()
+        self.path = path
+        self.rows: dict[int, dict[str, Any]] = {}
+        if resumed and path.exists():
+            with open(path, newline="", encoding="utf-8") as file:
+                self.rows = {int(row["step"]): row for row in csv.DictReader(file)}
+
+    def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
+        """Nothing: config.yaml is the one record."""
+
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        """Raises InputError if the folder takes no file."""
+        row = self.rows.setdefault(step or 0, {"step": step or 0})
+        row.update(metrics)
+        columns = list(dict.fromkeys(key for row in self.rows.values() for key in row))
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self.rows[k] for k in sorted(self.rows))
+        results.write_whole(self.path, text.getvalue())
 
 
 class TensorBoardRun(RunLogger):
@@ -73,8 +109,13 @@ def summary(result: Result) -> dict[str, float]:
     return {k: float(v) for k, v in figures.items() if v is not None}
 
 
-def make_logger(chosen: dict[str, Any], folder: Path) -> RunLogger:
+def make_logger(chosen: dict[str, Any], folder: Path, resumed: bool = False) -> RunLogger:
     """The logger that the settings ask for.
+
+    Args:
+        chosen: all settings of the run.
+        folder: of the run.
+        resumed: whether the run goes on from a checkpoint.
 
     Raises:
         InputError: unknown kind, or its package is not installed.
@@ -82,7 +123,7 @@ def make_logger(chosen: dict[str, Any], folder: Path) -> RunLogger:
     options, run_name = chosen["logger"], chosen["run_name"]
     kind = options["kind"]
     if kind == "csv":
-        return RunLogger(CSVLogger(folder, name="", version=""))
+        return RunLogger(CsvHistory(folder / "metrics.csv", resumed))
     if kind == "tensorboard":
         from lightning.pytorch.loggers import TensorBoardLogger
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from torchmetrics import MetricCollection
 from torchmetrics.classification import BinaryAUROC, BinaryAveragePrecision, BinaryF1Score, BinaryJaccardIndex
 
+from anomaly_seg.checkpoint import check_fits
 from anomaly_seg.data.datamodule import Batch
 from anomaly_seg.errors import InputError
 from anomaly_seg.losses import Phase, deep_supervision, phase_at
@@ -56,6 +57,7 @@ class SegmentationModule(L.LightningModule):
             torch.channels_last if channels_last else torch.contiguous_format,
         )
         self.decay = average
+        self.last_loss = float("nan")  # mean over the last finished epoch; a run that is resumed after it knows it too
         self.averaged = torch.optim.swa_utils.AveragedModel(network, avg_fn=self._average) if average else None
         self.network.to(memory_format=self.layout)  # type: ignore[call-overload]
         self._check_parts()
@@ -109,6 +111,16 @@ class SegmentationModule(L.LightningModule):
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_index: int) -> None:
         if self.averaged is not None:
             self.averaged.update_parameters(self.network)
+
+    def on_train_epoch_end(self) -> None:
+        self.last_loss = float(self.trainer.callback_metrics["loss"])
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["last_loss"] = self.last_loss
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        check_fits(self.trainer.ckpt_path, checkpoint["state_dict"], self)
+        self.last_loss = checkpoint["last_loss"]
 
     @property
     def evaluated(self) -> Network:

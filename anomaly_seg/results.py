@@ -59,7 +59,7 @@ def finished(run_dir: Path) -> bool:
 
 def write_result(run_dir: Path, result: Result) -> Path:
     """Write ``result.json``, whole or not at all. Call it last. Raises InputError if the folder takes no file."""
-    return _write(run_dir / RESULT, result.model_dump_json(indent=2) + "\n")
+    return write_whole(run_dir / RESULT, result.model_dump_json(indent=2) + "\n")
 
 
 def read_result(path: Path) -> Result:
@@ -124,8 +124,12 @@ def read_pixels(path: Path) -> Pixels:
     return Pixels(_numbers(path, "threshold", columns, float), **counts)
 
 
-def _write(path: Path, text: str) -> Path:
-    """Write through a temporary file in the same folder: readers see the old file or the whole new one."""
+def write_whole(path: Path, text: str) -> Path:
+    """Write through a temporary file in the same folder: readers see the old file or the whole new one.
+
+    Raises:
+        InputError: the folder takes no file.
+    """
     temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -153,7 +157,7 @@ def _read(path: Path) -> str:
 def _write_csv(path: Path, columns: dict[str, Iterable[Any]]) -> Path:
     text = io.StringIO(newline="")
     csv.writer(text, lineterminator="\n").writerows([list(columns), *zip(*columns.values(), strict=True)])
-    return _write(path, text.getvalue())
+    return write_whole(path, text.getvalue())
 
 
 def _read_csv(path: Path, needed: Sequence[str]) -> dict[str, list[str]]:

@@ -1,7 +1,9 @@
 """One training run as a story: settings, data, network, fit, scores, result."""
 
+import logging
 import os
 import shutil
+import signal
 import sys
 import time
 import warnings
@@ -12,18 +14,20 @@ os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 import lightning as L
 import torch
 import yaml
+from hydra.errors import InstantiationException
 from hydra.utils import instantiate
-from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
+from lightning.pytorch.callbacks import ModelCheckpoint, Timer, TQDMProgressBar
 from omegaconf import DictConfig, OmegaConf
 
 from anomaly_seg import results, settings, thresholds
+from anomaly_seg.checkpoint import CheckpointFile
 from anomaly_seg.data.cache import Preparation, default_cache
 from anomaly_seg.data.datamodule import FoldDataModule, TestSet
 from anomaly_seg.data.readers import read_dataset
 from anomaly_seg.environment import describe
 from anomaly_seg.errors import InputError
 from anomaly_seg.evaluate import PIXEL_THRESHOLDS, Evaluation, draw, evaluate
-from anomaly_seg.loggers import make_logger
+from anomaly_seg.loggers import RunLogger, make_logger
 from anomaly_seg.losses import make_phases
 from anomaly_seg.models.base import Network
 from anomaly_seg.models.one_stage import prior_log_odds
@@ -44,6 +48,7 @@ def run(config: DictConfig) -> Path:
     """
     chosen: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
     settings.check(chosen)
+    _quiet()
     chosen["trainer"]["precision"] = _precision(chosen["trainer"])
     folder = Path(chosen["output_dir"]) / chosen["run_name"]
     if claim(folder, chosen):
@@ -58,14 +63,15 @@ def run(config: DictConfig) -> Path:
         network, make_phases(chosen["model"]["phases"]), chosen["optimizer"], chosen["model"]["positive_weight"],
         [r.name for r in data.dataset.records], chosen["trainer"]["channels_last"], chosen["model"]["average"],
     )  # fmt: skip
-    logger = make_logger(chosen, folder)
-    trainer = make_trainer(chosen, folder, logger)
+    if chosen["trainer"]["compile"]:
+        network.compile()
+    resume = folder / CHECKPOINT
+    resume = resume if resume.exists() else None
+    logger = make_logger(chosen, folder, resumed=resume is not None)
+    timer = Timer()  # its seconds are in the checkpoint: a resumed run counts all of its own
+    trainer = make_trainer(chosen, folder, logger, timer)
     try:
-        started = time.perf_counter()
-        resume = folder / CHECKPOINT
-        trainer.fit(module, data, ckpt_path=resume if resume.exists() else None, weights_only=True)
-        if trainer.interrupted:
-            raise KeyboardInterrupt
+        _fit(trainer, module, data, resume)
         fitted = time.perf_counter()
         device = trainer.strategy.root_device
         evaluation = evaluate(
@@ -74,8 +80,8 @@ def run(config: DictConfig) -> Path:
         scored = time.perf_counter()
         training = Training(
             steps=trainer.global_step, epochs=trainer.current_epoch,
-            parameters=sum(p.numel() for p in network.parameters()), train_seconds=fitted - started,
-            test_seconds=scored - fitted, final_loss=float(trainer.callback_metrics["loss"]),
+            parameters=sum(p.numel() for p in network.parameters()), train_seconds=timer.time_elapsed("train"),
+            test_seconds=scored - fitted, final_loss=module.last_loss,
         )  # fmt: skip
         result = summarise(chosen, data, network, evaluation, training)
         if chosen["pictures"]:
@@ -87,6 +93,31 @@ def run(config: DictConfig) -> Path:
     return folder
 
 
+def _fit(trainer: L.Trainer, module: SegmentationModule, data: FoldDataModule, resume: Path | None) -> None:
+    """Train, from the last finished epoch where there is one."""
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        trainer.fit(module, data, ckpt_path=resume, weights_only=True)
+    except SystemExit as error:  # how Lightning ends on Ctrl-C, and with it deaf to further ones
+        signal.signal(signal.SIGINT, handler)
+        raise KeyboardInterrupt from error
+
+
+def _quiet() -> None:
+    """Lightning's tips and progress notes, and its warnings about what is meant as it is, stay off the screen."""
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for message in (
+        ".*does not have many workers.*",  # data.workers is the user's choice, and the cache is fast
+        ".*Checkpoint directory .* exists and is not empty.*",  # a resumed run's
+        ".*The dirpath has changed.*",  # a run folder that was moved
+        ".*smaller than the logging interval.*",  # losses are logged by epoch
+        ".*Total length of `list` across ranks is zero.*",  # without validation images
+        ".*isinstance.treespec, LeafSpec.. is deprecated.*",  # Lightning's own business with torch
+    ):
+        warnings.filterwarnings("ignore", message)
+
+
 def claim(folder: Path, chosen: dict[str, Any]) -> bool:
     """Make the folder this run's. True if the run is finished already.
 
@@ -96,9 +127,12 @@ def claim(folder: Path, chosen: dict[str, Any]) -> bool:
     record = folder / "config.yaml"
     try:
         if chosen["overwrite"] and folder.exists():
+            if not record.exists() and any(folder.iterdir()):
+                raise InputError(f"{folder}: holds files but no config.yaml, so it is no run's; overwrite=true leaves it alone")
             shutil.rmtree(folder)
-        if record.exists():
-            changed = settings.differences(yaml.safe_load(record.read_text()), chosen)
+        # A run that failed before its first epoch ended has nothing to lose: mend the settings and start again.
+        if record.exists() and (results.finished(folder) or (folder / CHECKPOINT).exists()):
+            changed = settings.differences(_recorded(record), chosen)
             if changed:
                 raise InputError(
                     f"{folder} holds a run with other settings ({'; '.join(changed[:8])}): set experiment_name or variant to "
@@ -106,13 +140,21 @@ def claim(folder: Path, chosen: dict[str, Any]) -> bool:
                 )
         if results.finished(folder):
             return True
-        folder.mkdir(parents=True, exist_ok=True)
-        temporary = record.with_suffix(".tmp")
-        temporary.write_text(yaml.safe_dump(chosen, sort_keys=False))
-        temporary.replace(record)
+        results.write_whole(record, yaml.safe_dump(chosen, sort_keys=False))
     except OSError as error:
         raise InputError(f"{folder}: cannot be written ({error}); free space, or set output_dir") from error
     return False
+
+
+def _recorded(record: Path) -> dict[str, Any]:
+    """The settings that a run's folder was claimed with."""
+    try:
+        found = yaml.safe_load(record.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError):
+        found = None
+    if not isinstance(found, dict):
+        raise InputError(f"{record}: damaged; set overwrite=true to replace the run, or delete its folder")
+    return found
 
 
 def make_data(chosen: dict[str, Any], dataset: Any) -> FoldDataModule:
@@ -130,27 +172,32 @@ def make_network(chosen: dict[str, Any], data: FoldDataModule) -> Network:
     arguments = dict(chosen["model"]["network"])
     if arguments.get("head_bias") == "prior":
         arguments["head_bias"] = prior_log_odds(data.defect_fraction())
-    network = instantiate(arguments, _convert_="all")
+    try:
+        network = instantiate(arguments, _convert_="all")
+    except InstantiationException as error:
+        if isinstance(error.__cause__, InputError):  # without Hydra's wrapping
+            raise error.__cause__ from None
+        raise
     image = torch.zeros(1, 1, chosen["scale"]["height"], chosen["scale"]["width"], device="meta")
     network.check_size(image)
     return network
 
 
-def make_trainer(chosen: dict[str, Any], folder: Path, logger: Any) -> L.Trainer:
+def make_trainer(chosen: dict[str, Any], folder: Path, logger: RunLogger, timer: Timer) -> L.Trainer:
     """Lightning's Trainer from plain settings; one checkpoint, after every epoch."""
     options = {k: v for k, v in chosen["trainer"].items() if k not in ("channels_last", "compile")}
     options["deterministic"] = (
         "warn" if options["deterministic"] else False
     )  # bilinear up-sampling has no exact CUDA form
-    checkpoint = ModelCheckpoint(folder, CHECKPOINT.removesuffix(".ckpt"), enable_version_counter=False)
-    callbacks: list[L.Callback] = [checkpoint]
+    checkpoint = ModelCheckpoint(
+        folder, CHECKPOINT.removesuffix(".ckpt"), enable_version_counter=False, save_on_train_epoch_end=True
+    )
+    callbacks: list[L.Callback] = [timer, checkpoint]
     if options["enable_progress_bar"]:
         callbacks.append(TQDMProgressBar(refresh_rate=1 if sys.stderr.isatty() else 100))
-    warnings.filterwarnings("ignore", ".*does not have many workers.*")
-    warnings.filterwarnings("ignore", ".*Checkpoint directory .* exists and is not empty.*")
     return L.Trainer(
-        max_epochs=round(chosen["epochs"] * sum(p["length"] for p in chosen["model"]["phases"])), logger=logger.lightning, callbacks=callbacks, default_root_dir=folder,
-        enable_model_summary=False, num_sanity_val_steps=0, **options,
+        max_epochs=round(chosen["epochs"] * sum(p["length"] for p in chosen["model"]["phases"])), logger=logger.lightning, callbacks=callbacks, plugins=[CheckpointFile()],
+        default_root_dir=folder, enable_model_summary=False, num_sanity_val_steps=0, **options,
     )  # fmt: skip
 
 

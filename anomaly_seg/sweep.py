@@ -12,11 +12,13 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import hydra
+from filelock import FileLock, Timeout
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
@@ -86,8 +88,9 @@ def job(config: DictConfig) -> float | None:
     name, folder = config.run_name, Path(config.output_dir) / config.run_name
     started = time.time()
     try:
-        (folder / FAILURE).unlink(missing_ok=True)
-        run(config)
+        with _only_one(folder):
+            (folder / FAILURE).unlink(missing_ok=True)
+            run(config)
         _append({"run": name, "status": "done", "seconds": time.time() - started})
         return read_result(folder).image.ap
     except Exception as error:
@@ -115,6 +118,22 @@ def count_jobs(config: DictConfig) -> int | None:
     sizes = {o.get_key_element(): len(list(o.sweep_string_iterator())) for o in parsed if o.is_sweep_override()}
     sizes |= {o.get_key_element(): 1 for o in parsed[len(grid) :] if not o.is_sweep_override()}
     return math.prod(sizes.values())
+
+
+@contextmanager
+def _only_one(folder: Path) -> Iterator[None]:
+    """Wait while another sweep works in this folder; then the run is found finished, or taken over if it died."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder.parent / f".{folder.name}.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        print(f"{folder}: another process is at it, waiting", file=sys.stderr, flush=True)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _fail(name: str, folder: Path, error: Exception) -> None:

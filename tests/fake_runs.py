@@ -22,15 +22,8 @@ def write_run(
     item = f"kos{about.fold:02d}"
     images = [f"{item}/Part{i}.jpg" for i in range(len(score))]
     readouts = {"f1": score + 50, "C": score + 1, "F": score} if about.model == "one_stage" else {}
-    folder = (
-        root
-        / about.experiment
-        / about.data
-        / about.split
-        / about.scored
-        / f"{about.model}{about.variant}"
-        / f"d{about.dilation}"
-    ) / f"fold{about.fold}_seed{about.seed}"
+    study = root / about.experiment / about.data / about.split / about.scored
+    folder = study / f"{about.model}{about.variant}" / f"d{about.dilation}" / f"fold{about.fold}_seed{about.seed}"
     results.write_scores(folder, results.Scores(images, [item] * len(score), label, score, readouts))
     results.write_pixels(folder, PIXELS)
     if pictures:

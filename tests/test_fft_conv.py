@@ -59,7 +59,12 @@ def test_values_and_gradients_are_those_of_the_direct_convolution(
 
 @settings(deadline=None, max_examples=40)
 @given(
-    st.integers(1, 3), st.integers(1, 5), st.integers(1, 5), st.integers(1, 50), st.integers(1, 50), st.integers(0, 8),
+    st.integers(1, 3),
+    st.integers(1, 5),
+    st.integers(1, 5),
+    st.integers(1, 50),
+    st.integers(1, 50),
+    st.integers(0, 8),
     st.booleans(),
 )
 def test_any_size(batch: int, cin: int, cout: int, height: int, width: int, half: int, channels_last: bool) -> None:

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from anomaly_seg.errors import InputError
 from anomaly_seg.metrics import Confusion
 from anomaly_seg.report import build, figures, tables
-from anomaly_seg.report.collect import collect
+from anomaly_seg.report.collect import collect_runs
 from anomaly_seg.report.verdicts import all_verdicts, mean_and_spread
 
 LABELS = [0, 0, 1, 1]
@@ -34,7 +34,7 @@ def two_methods(tmp_path: Path) -> Path:
 
 
 def test_verdicts_by_hand(two_methods: Path) -> None:
-    one_stage = collect(two_methods).groups[0]
+    one_stage = collect_runs(two_methods).groups[0]
     found = all_verdicts(one_stage)
     assert {kind: v.values for kind, v in found.items()} == {
         "paper": {0: 25.0, 1: 25.0},
@@ -49,7 +49,7 @@ def test_verdicts_by_hand(two_methods: Path) -> None:
 
 
 def test_tables_by_hand(two_methods: Path) -> None:
-    groups = collect(two_methods).groups
+    groups = collect_runs(two_methods).groups
     overview = tables.overview(groups).set_index("method")
     assert list(overview.index) == ["One-Stage", "U-Net"]
     row = overview.loc["One-Stage"]
@@ -73,7 +73,7 @@ def test_tables_by_hand(two_methods: Path) -> None:
 
 
 def test_ablation_by_hand(two_methods: Path) -> None:
-    ablation = tables.ablation(collect(two_methods).groups).set_index("readout")
+    ablation = tables.ablation(collect_runs(two_methods).groups).set_index("readout")
     assert list(ablation.index) == ["f1", "C", "F"]  # U-Net has no readouts
     assert list(ablation["median score of good images"]) == [
         52.5,
@@ -85,7 +85,7 @@ def test_ablation_by_hand(two_methods: Path) -> None:
 
 
 def test_comparison_by_hand(two_methods: Path) -> None:
-    compared = tables.comparisons(collect(two_methods).groups).set_index("threshold")
+    compared = tables.comparisons(collect_runs(two_methods).groups).set_index("threshold")
     honest = compared.loc["cross_fold"]
     # One-Stage is wrong on two images, U-Net on none: p = 2 / 2^2.
     assert (honest["only first right"], honest["only second right"], honest["p"]) == (0, 2, 0.5)
@@ -107,7 +107,7 @@ def test_only_like_is_compared_with_like(tmp_path: Path) -> None:
     write_run(tmp_path, scores, LABELS, folds=1, seed=1, model="unet")
     write_run(tmp_path, scores, LABELS, folds=1, split="published", model="unet")
     write_run(tmp_path, scores, LABELS, folds=1, variant="no_fbs")
-    compared = tables.comparisons(collect(tmp_path).groups)
+    compared = tables.comparisons(collect_runs(tmp_path).groups)
     assert set(zip(compared["first"], compared["second"], strict=True)) == {("One-Stage", "One-Stage (no_fbs)")}
     assert set(compared["threshold"]) == {"best_f (oracle)"}  # a single fold has no other folds
 
@@ -115,7 +115,7 @@ def test_only_like_is_compared_with_like(tmp_path: Path) -> None:
 def test_validation_scores_stay_apart(tmp_path: Path) -> None:
     write_run(tmp_path, [1, 2, 40, 60], LABELS, folds=1)
     write_run(tmp_path, [1, 2, 40, 60], LABELS, folds=1, model="unet", scored="validation")
-    found = collect(tmp_path)
+    found = collect_runs(tmp_path)
     assert len(found.by_setting()) == 2
     markdown = build(tmp_path).markdown.read_text(encoding="utf-8")
     assert "grouped split, scored on the validation part" in markdown
@@ -126,7 +126,12 @@ def test_report_files(two_methods: Path, tmp_path: Path) -> None:
     report = build(two_methods, tmp_path / "out")
     assert report.problems == []
     markdown = report.markdown.read_text(encoding="utf-8")
-    for needed in ("best_f (oracle)", "8 test images, 4 defective", "cannot be told apart", "4 runs, none missing"):
+    for needed in (
+        "best_f (oracle)",
+        "8 test images, 4 defective",
+        "cannot be told apart",
+        "Runs: 4 finished, none missing",
+    ):
         assert needed in markdown
     assert str(tmp_path) not in markdown + report.html.read_text(encoding="utf-8")
     with (tmp_path / "out" / "tables" / "images.csv").open(encoding="utf-8", newline="") as file:
@@ -152,7 +157,7 @@ def test_pictures_stop_at_the_limit_with_the_misses_first(two_methods: Path, tmp
 
 def test_missing_unfinished_failed_and_unreadable_runs_are_named(tmp_path: Path) -> None:
     runs = write_sweep(tmp_path, models=("one_stage", "unet"), dilations=(5, 9), images=20, defective=4)
-    assert collect(tmp_path).problems == []
+    assert collect_runs(tmp_path).problems == []
     shutil.rmtree(runs[1])
     for run in runs[6:9]:
         shutil.rmtree(run)
@@ -162,7 +167,7 @@ def test_missing_unfinished_failed_and_unreadable_runs_are_named(tmp_path: Path)
     (runs[4] / "failure.txt").write_text("Traceback:\n  ...\nRuntimeError: loss is NaN at kos07\n\n", encoding="utf-8")
     (tmp_path / ".hydra").mkdir()
     (tmp_path / ".hydra" / "config.yaml").write_text("", encoding="utf-8")
-    problems = collect(tmp_path).problems
+    problems = collect_runs(tmp_path).problems
     d5, d9 = (f"comparison: kolektor, scale laptop, grouped split: {{}}, D = {d}, seed 0" for d in (5, 9))
     assert problems[:4] == [
         f"Missing: {d5.format('One-Stage')}: fold 1.",
@@ -208,7 +213,7 @@ def test_the_same_run_twice_is_refused(two_methods: Path) -> None:
     run = next(two_methods.rglob("fold0_seed0"))
     shutil.copytree(run, two_methods / "copy")
     with pytest.raises(InputError, match=r"fold0_seed0 and copy hold the same run"):
-        collect(two_methods)
+        collect_runs(two_methods)
 
 
 def test_image_names_cannot_break_the_page(tmp_path: Path) -> None:
@@ -239,6 +244,15 @@ def test_mean_and_spread() -> None:
     assert mean_and_spread([1.0, None]) == mean_and_spread([]) == (None, None)
 
 
+def test_the_axis_resolves_suppressed_backgrounds() -> None:
+    axis = figures.axis_for([0.0] * 50 + [0.002] * 20 + [0.5, 300.0, 4000.0])
+    assert axis == ("asinh", 0.001)
+    positions, names = figures.ticks([0.0, 4000.0], axis)
+    assert names == ["0", "0.01", "1", "100"]
+    assert positions == pytest.approx([0, np.arcsinh(10), np.arcsinh(1e3), np.arcsinh(1e5)])
+    assert figures.axis_for([0.0, 0.3, 1.0]).kind == "logit"
+
+
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=6))
 def test_labels_beside_lines_keep_their_distance(values: list[float]) -> None:
     places = figures.spread_labels(values, gap=0.1, top=1.0)
@@ -250,6 +264,6 @@ def test_labels_beside_lines_keep_their_distance(values: list[float]) -> None:
 
 @given(st.lists(st.floats(-1e9, 1e9), min_size=2, max_size=9) | st.lists(st.floats(0, 1), min_size=2, max_size=9))
 def test_the_axis_keeps_the_order_of_scores(scores: list[float]) -> None:
-    positions = figures.to_axis(np.sort(scores), figures.axis_kind(scores))
+    positions = figures.to_axis(np.sort(scores), figures.axis_for(scores))
     assert np.isfinite(positions).all()
     assert np.all(np.diff(positions) >= 0)

@@ -73,7 +73,7 @@ def test_best_f_needs_a_defective_image(labels: list[int]) -> None:
 
 def test_cross_fold_by_hand() -> None:
     scores = {0: [1.0, 9.0], 1: [2.0, 6.0], 2: [3.0, 5.0]}
-    labels = dict.fromkeys(scores, [0, 1])
+    labels = {fold: [0, 1] for fold in scores}
     # Fold 0: others are 2, 3 | 5, 6; fold 1: 1, 3 | 5, 9; fold 2: 1, 2 | 6, 9.
     assert thresholds.cross_fold(scores, labels) == {0: 4.0, 1: 4.0, 2: 4.0}
     assert thresholds.cross_fold({0: scores[0], 1: scores[1]}, {0: [0, 1], 1: [0, 1]}) == {0: 4.0, 1: 5.0}

@@ -186,6 +186,6 @@ def _write(folder: Path, big: Path, small: Path, made: dict[str, Any]) -> None:
             for row in made.pop("rows"):
                 file.write(row.tobytes())
         lists = {k: np.array(sorted(v) if isinstance(v, set) else v) for k, v in made.items()}
-        np.savez(temporary / small.name, **lists)
+        np.savez(temporary / small.name, **lists)  # type: ignore[arg-type]
         os.replace(temporary / big.name, big)
         os.replace(temporary / small.name, small)

@@ -31,7 +31,7 @@ class Batch(NamedTuple):
     image: Tensor
     mask: Tensor
     label: Tensor
-    index: Tensor
+    index: Tensor  # type: ignore[assignment]  # tuples have a method of this name
 
 
 @dataclass(frozen=True)
@@ -119,6 +119,12 @@ class FoldDataModule(LightningDataModule):
             raise InputError(f"fold={fold}: data.folds={folds}, so choose 0 to {folds - 1}")
         if batch_size < 1:
             raise InputError(f"batch_size={batch_size}: use 1 or more")
+        if evaluate_on not in ("test", "validation"):
+            raise InputError(f"evaluate_on={evaluate_on}: choose test or validation")
+        if evaluate_on == "validation" and folds < 3:
+            raise InputError(
+                f"evaluate_on=validation: needs 3 folds or more to train, validate and test; data.folds={folds}"
+            )
         self.dataset, self.how, self.fold = dataset, how, fold
         self.batch_size, self.workers, self.seed, self.transform = batch_size, workers, seed, recipe(augmentation)
         self.arrays = prepare(dataset, how, cache_dir)
@@ -127,17 +133,11 @@ class FoldDataModule(LightningDataModule):
         labels = self.arrays.labels
         published = dataset.published_folds
         self.folds = assign_folds(items, labels.tolist(), folds, split, self.twins, published, split_seed)  # type: ignore[arg-type]
-        test = np.flatnonzero(self.folds == fold)
-        train = np.flatnonzero(self.folds != fold)
-        if evaluate_on == "validation":
-            # The next fold stands in for the test fold, which is then neither trained on nor looked at.
-            standin = (fold + 1) % folds
-            train, test = np.flatnonzero(~np.isin(self.folds, (fold, standin))), np.flatnonzero(self.folds == standin)
-            self.split = Split(train, test, across(self.twins, self.folds, standin))
-        elif evaluate_on == "test":
-            self.split = Split(train, test, across(self.twins, self.folds, fold))
-        else:
-            raise InputError(f"evaluate_on={evaluate_on}: choose test or validation")
+        # In validation the next fold stands in for the test fold, which is then neither trained on nor looked at.
+        scored = fold if evaluate_on == "test" else (fold + 1) % folds
+        train = np.flatnonzero(~np.isin(self.folds, (fold, scored)))
+        test = np.flatnonzero(self.folds == scored)
+        self.split = Split(train, test, across(self.twins, train, test))
         self.evaluate_on = evaluate_on
         self.sampler = EpochSampler(train, labels[train], sampler, seed)
 
@@ -151,6 +151,13 @@ class FoldDataModule(LightningDataModule):
     def val_dataloader(self) -> DataLoader | list:
         """The validation images each epoch; never the test images."""
         return self.test_dataloader() if self.evaluate_on == "validation" else []
+
+    def state_dict(self) -> dict[str, int]:
+        return {"epoch": self.sampler.epoch + 1}  # checkpoints are written when an epoch has ended
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        # Lightning tells the sampler too, but only after loader processes have begun to fetch.
+        self.sampler.set_epoch(state["epoch"])
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         return to_float(batch)

@@ -107,7 +107,10 @@ def decode(data: bytes, name: str) -> np.ndarray:
     Raises:
         InputError: not an image.
     """
-    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) if data else None
+    # OpenCV 4 fills up a JPEG cut short with grey and says nothing: look for the end mark after the last scan's mark.
+    cut_short = data.startswith(b"\xff\xd8") and data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda")
+    usable = data and not cut_short
+    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) if usable else None
     if pixels is None:
         raise InputError(f"{name}: does not decode as an image; replace the file, or remove image and mask")
     return pixels

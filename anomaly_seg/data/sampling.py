@@ -50,7 +50,7 @@ ORDERS: dict[str, Order] = {"uniform": uniform, "alternating": alternating, "bal
 class Draw(NamedTuple):
     """One training sample to be made: which image, and the randomness of its augmentation."""
 
-    index: int
+    index: int  # type: ignore[assignment]  # tuples have a method of this name
     epoch: int
     position: int
 

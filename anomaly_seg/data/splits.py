@@ -1,7 +1,7 @@
 """Cross-validation folds by item."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
 import numpy as np
@@ -98,11 +98,18 @@ def _join(base: dict[str, int], items: Sequence[str], twins: Sequence[Twin]) -> 
     return {item: base[root(item)] for item in base}
 
 
-def across(twins: Sequence[Twin], folds: np.ndarray, fold: int) -> dict[str, int]:
-    """How many test images of a fold have a twin in its training part, by kind of the closest twin."""
-    counts = {"identical": 0, "near": 0}
-    for index in np.flatnonzero(folds == fold):
-        kinds = {t.kind for t in twins if index in (t.a, t.b) and (folds[t.a] == fold) != (folds[t.b] == fold)}
-        if kinds:
-            counts["identical" if "identical" in kinds else "near"] += 1
-    return counts
+def across(twins: Sequence[Twin], train: Iterable[int], test: Iterable[int]) -> dict[str, int]:
+    """How many test images have a twin among the training images, by kind of the closest twin.
+
+    Args:
+        twins: from `find_twins`.
+        train, test: indices of the two sides.
+    """
+    trained, tested = set(map(int, train)), set(map(int, test))
+    kinds: dict[int, set[str]] = {}
+    for a, b, kind, _ in twins:
+        for one, other in ((a, b), (b, a)):
+            if one in tested and other in trained:
+                kinds.setdefault(one, set()).add(kind)
+    identical = sum("identical" in found for found in kinds.values())
+    return {"identical": identical, "near": len(kinds) - identical}

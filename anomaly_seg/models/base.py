@@ -61,15 +61,20 @@ class Network(nn.Module):
         """What the logit `name` should become: by default the (dilated) mask itself."""
         return mask
 
-    def check_size(self, image: Tensor) -> None:
-        """Raises InputError, naming the nearest good size, unless height and width are multiples of `size_multiple`."""
-        height, width = image.shape[-2:]
+    def nearest_size(self, height: int, width: int) -> tuple[int, int]:
+        """The input size nearest to this one that the network takes."""
         step = self.size_multiple
-        if height % step or width % step or min(height, width) < self.smallest_size:
-            good = [max(step, self.smallest_size, round(n / step) * step) for n in (height, width)]
+        good = [max(step, self.smallest_size, round(n / step) * step) for n in (height, width)]
+        return good[0], good[1]
+
+    def check_size(self, image: Tensor) -> None:
+        """Raises InputError, naming the nearest good size, for an image that the network cannot take."""
+        height, width = image.shape[-2:]
+        good = self.nearest_size(height, width)
+        if good != (height, width):
             raise InputError(
-                f"input of {height}x{width} (height x width): {type(self).__name__} needs multiples of {step} "
-                f"of at least {self.smallest_size}; "
+                f"input of {height}x{width} (height x width): {type(self).__name__} needs multiples of "
+                f"{self.size_multiple} of at least {self.smallest_size}; "
                 f"the nearest good size is {good[0]}x{good[1]} (set scale.height and scale.width)"
             )
 

@@ -11,7 +11,6 @@ import torch.nn.functional as nnf
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from anomaly_seg.errors import InputError
 from anomaly_seg.models.base import Network, Output
 from anomaly_seg.models.blocks import Backend, Init, Norm, conv_norm_relu, initialise, normalisation, scaled
 from anomaly_seg.models.encoder import Encoder
@@ -82,14 +81,11 @@ class SegDec(Network):
         self.decision = Decision(channels, [scaled(c, width) for c in (8, 16, 32)], norm)
         initialise(self, init)
 
-    def check_size(self, image: Tensor) -> None:
-        super().check_size(image)
-        height, width = image.shape[-2:]
-        if max(height, width) < 2 * self.smallest_size:
-            raise InputError(
-                f"input of {height}x{width} (height x width): SegDec's decision network needs one side of at least "
-                f"{2 * self.smallest_size}; the nearest good size is {2 * self.smallest_size}x{width} (set scale.height)"
-            )
+    def nearest_size(self, height: int, width: int) -> tuple[int, int]:
+        height, width = super().nearest_size(height, width)
+        if max(height, width) >= 2 * self.smallest_size:
+            return height, width
+        return (2 * self.smallest_size, width) if height >= width else (height, 2 * self.smallest_size)
 
     def forward(self, image: Float[Tensor, "b c h w"]) -> Output:
         self.check_size(image)

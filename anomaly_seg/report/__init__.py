@@ -8,7 +8,7 @@ import pandas as pd
 
 from anomaly_seg.errors import InputError
 from anomaly_seg.report import page, static, tables, text
-from anomaly_seg.report.collect import Collection, Group, collect
+from anomaly_seg.report.collect import Collection, Group, collect_runs
 from anomaly_seg.report.figures import LINES
 
 PICTURE_BYTES = 6_000_000  # of pictures in the page: it stays small enough for mail
@@ -39,9 +39,9 @@ def build(directory: Path, out: Path | None = None, picture_bytes: int = PICTURE
     """Write ``report.md``, ``report.html``, ``tables/*.csv`` and ``figures/*.png`` into ``out``, else ``directory``.
 
     Raises:
-        InputError: nothing to report on (see `collect`), or a folder that cannot be written.
+        InputError: nothing to report on (see `collect_runs`), or a folder that cannot be written.
     """
-    collection = collect(directory)
+    collection = collect_runs(directory)
     out = directory if out is None else out
     try:
         (out / "tables").mkdir(parents=True, exist_ok=True)

@@ -105,7 +105,7 @@ class Collection:
         return settings
 
 
-def collect(directory: Path) -> Collection:
+def collect_runs(directory: Path) -> Collection:
     """All runs below ``directory``, in a fixed order.
 
     Raises:

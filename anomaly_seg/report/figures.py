@@ -1,6 +1,7 @@
 """The figures' data and their interactive (plotly) form; `static` draws the same data for files to commit."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -40,30 +41,42 @@ def by_dilation(groups: Sequence[Group], kind: str) -> pd.DataFrame:
     return frame.astype(dict.fromkeys(MEASURES, float)).groupby(["method", "D"], as_index=False).mean()
 
 
-def axis_kind(scores: ArrayLike) -> str:
-    """How to draw scores: "logit" for probabilities, else "asinh" (linear around 0, logarithmic beyond 1)."""
+class Axis(NamedTuple):
+    """How to draw scores: "logit" for probabilities; else "asinh", linear below ``scale`` and logarithmic above."""
+
+    kind: str
+    scale: float
+
+
+def axis_for(scores: ArrayLike) -> Axis:
+    """The axis that shows these scores. Suppressed backgrounds score near 0: the linear part ends among the lowest."""
     s = np.asarray(scores, dtype=float)
-    return "logit" if s.size and s.min() >= 0 and s.max() <= 1 else "asinh"
+    if s.size and s.min() >= 0 and s.max() <= 1:
+        return Axis("logit", 1.0)
+    low = np.percentile(np.abs(s[s != 0]), 10)
+    return Axis("asinh", float(10.0 ** np.clip(np.floor(np.log10(low)), -6, 0)))
 
 
-def to_axis(scores: ArrayLike, kind: str) -> NDArray[np.float64]:
+def to_axis(scores: ArrayLike, axis: Axis) -> NDArray[np.float64]:
     """Scores as positions on the axis."""
     s = np.asarray(scores, dtype=float)
-    if kind == "asinh":
-        return np.asarray(np.arcsinh(s))
+    if axis.kind == "asinh":
+        return np.asarray(np.arcsinh(s / axis.scale))
     inside = np.clip(s, LOGIT_EDGE, 1 - LOGIT_EDGE)
     return np.asarray(np.log(inside / (1 - inside)))
 
 
-def ticks(scores: ArrayLike, kind: str) -> tuple[list[float], list[str]]:
-    """Positions and labels of the axis' ticks within the range of the scores."""
+def ticks(scores: ArrayLike, axis: Axis) -> tuple[list[float], list[str]]:
+    """Positions and labels of the axis' ticks within the range of the scores, few enough for a phone."""
     s = np.asarray(scores, dtype=float)
-    if kind == "logit":
+    if axis.kind == "logit":
         values = [v for v in (1e-6, 1e-4, 0.01, 0.1, 0.5, 0.9, 0.99, 1 - 1e-4, 1 - 1e-6) if s.min() <= v <= s.max()]
     else:
-        decades = [10.0**k for k in range(13)]
-        values = [-v for v in reversed(decades) if v <= -s.min()] + [0.0] + [v for v in decades if v <= s.max() * 1.5]
-    return [float(p) for p in to_axis(values, kind)], [f"{v:.6g}" for v in values]
+        decades = [axis.scale * 10.0**k for k in range(19) if axis.scale * 10.0**k <= np.abs(s).max() * 1.2]
+        every = max(1, -(len(decades) // -5))
+        decades = decades[every - 1 :: every]  # the first of a thinned row would crowd the 0
+        values = [-v for v in reversed(decades) if v <= -s.min()] + [0.0] + [v for v in decades if v <= s.max() * 1.2]
+    return [float(p) for p in to_axis(values, axis)], [f"{v:.6g}" for v in values]
 
 
 def spread_labels(values: Sequence[float], gap: float, top: float) -> list[float]:
@@ -128,23 +141,25 @@ def dilation_figure(frame: pd.DataFrame, measure: str, palette: dict[str, str]) 
 def score_figure(group: Group, verdicts: dict[str, Verdicts]) -> go.Figure:
     """Scores of good and defective images, a trace a fold and label, with the thresholds as labelled lines."""
     frame = group.frame
-    kind = axis_kind(frame["score"])
+    axis = axis_for(frame["score"])
     figure = go.Figure()
     for fold in sorted(group.runs):
         for label, name, colour, symbol in ((0, "good", GOOD, "circle-open"), (1, "defective", DEFECTIVE, "diamond")):
             part = frame[(frame["fold"] == fold) & (frame["label"] == label)]
             figure.add_scatter(
-                x=to_axis(part["score"], kind).round(5).tolist(), y=jitter(part.index.to_numpy(), label).tolist(),
+                x=to_axis(part["score"], axis).round(5).tolist(), y=jitter(part.index.to_numpy(), label).tolist(),
                 mode="markers", marker={"color": colour, "symbol": symbol, "size": 7, "opacity": 0.75}, name=name,
                 meta={"fold": fold},
                 text=[f"{i}<br>score {s:.4g}" for i, s in zip(part["image"], part["score"], strict=True)],
                 hovertemplate="%{text}<extra>" + name + "</extra>",
             )  # fmt: skip
     for row, at in enumerate(verdicts[k] for k in LINES if k in verdicts):
-        _threshold_lines(figure, at, kind, row)
-    figure.update_layout(**_style(), height=290, margin={"l": 72, "r": 14, "t": 66, "b": 42}, meta={"axis": kind})
-    positions, names = ticks(frame["score"], kind)
-    figure.update_xaxes(title="score", tickvals=positions, ticktext=names, zeroline=False, gridcolor="#eceff3")
+        _threshold_lines(figure, at, axis, row)
+    figure.update_layout(**_style(), height=290, margin={"l": 72, "r": 14, "t": 66, "b": 42})
+    positions, names = ticks(frame["score"], axis)
+    figure.update_xaxes(
+        title="score", tickvals=positions, ticktext=names, tickangle=0, zeroline=False, gridcolor="#eceff3"
+    )
     figure.update_yaxes(
         range=[-0.08, 1.08], tickvals=[0.22, 0.78], ticktext=["good", "defective"], showgrid=False, zeroline=False
     )
@@ -156,7 +171,7 @@ def jitter(index: ArrayLike, label: int) -> NDArray[np.float64]:
     return np.asarray((np.asarray(index) * GOLDEN % 1 * 0.44 + (0.56 if label else 0.0)).round(3))
 
 
-def _threshold_lines(figure: go.Figure, at: Verdicts, axis: str, row: int) -> None:
+def _threshold_lines(figure: go.Figure, at: Verdicts, axis: Axis, row: int) -> None:
     colour, dash = LINES[at.kind]
     for fold, value in sorted(at.values.items()):
         x = float(to_axis(value, axis))

@@ -10,13 +10,12 @@ let group, fold, rows, threshold, low, high;
 
 // ---- scores and the axis they are drawn on
 const EDGE = 1e-6;
-const axes = {
-  asinh: { to: Math.asinh, from: Math.sinh },
-  logit: {
-    to: (s) => { const p = Math.min(Math.max(s, EDGE), 1 - EDGE); return Math.log(p / (1 - p)); },
-    from: (x) => 1 / (1 + Math.exp(-x)),
-  },
+const toAxis = ({ kind, scale }, s) => {
+  if (kind === "asinh") return Math.asinh(s / scale);
+  const p = Math.min(Math.max(s, EDGE), 1 - EDGE);
+  return Math.log(p / (1 - p));
 };
+const fromAxis = ({ kind, scale }, x) => (kind === "asinh" ? Math.sinh(x) * scale : 1 / (1 + Math.exp(-x)));
 const format = (x) => Number(x.toPrecision(5)).toString();
 const share = (part, whole) => (whole ? (part / whole).toFixed(3) : "n/a");
 const outcomeOf = (i, at) =>
@@ -76,7 +75,7 @@ function single(kind) {
 
 function startThreshold(kinds) {
   const values = kinds.map(single).filter((v) => v !== undefined);
-  return values.length ? values[0] : axes[group.axis].from((low + high) / 2);
+  return values.length ? values[0] : fromAxis(group.axis, (low + high) / 2);
 }
 
 function jumpButton(kind) {
@@ -94,7 +93,7 @@ let line;
 
 // The range of the axis, and the figure of group g narrowed to a fold (or "all").
 function scoreChart(g, chosen) {
-  const positions = g.score.filter((_, i) => chosen === "all" || String(g.fold[i]) === chosen).map(axes[g.axis].to);
+  const positions = g.score.filter((_, i) => chosen === "all" || String(g.fold[i]) === chosen).map((s) => toAxis(g.axis, s));
   const room = (Math.max(...positions) - Math.min(...positions)) * 0.04 || 1;
   const range = [Math.min(...positions) - room, Math.max(...positions) + room];
   const traces = g.figure.data.map((t) => ({ ...t, visible: chosen === "all" || String(t.meta.fold) === chosen }));
@@ -103,7 +102,7 @@ function scoreChart(g, chosen) {
   layout.shapes = (layout.shapes || []).filter((s) => chosen === "all" || s.name.split(":")[1] === chosen);
   for (const a of layout.annotations || []) {
     const kind = KINDS.find((k) => data.labels[k] === a.text);
-    if (chosen !== "all") a.x = axes[g.axis].to(g.thresholds[kind][chosen]);
+    if (chosen !== "all") a.x = toAxis(g.axis, g.thresholds[kind][chosen]);
     a.visible = a.x >= range[0] && a.x <= range[1];
     // Labels stay inside the chart: those of lines in its right half stand to their left.
     if (a.x > (range[0] + range[1]) / 2) Object.assign(a, { xanchor: "right", xshift: -4 });
@@ -122,7 +121,7 @@ function drawScores() {
 // ---- the threshold
 function setThreshold(value, source) {
   threshold = value;
-  const x = axes[group.axis].to(value);
+  const x = toAxis(group.axis, value);
   if (source !== "slider") $("slider").value = Math.round(((x - low) / (high - low)) * STEPS);
   if (source !== "number") $("threshold").value = format(value);
   Plotly.relayout("scores", { [`shapes[${line}].x0`]: x, [`shapes[${line}].x1`]: x });
@@ -263,7 +262,7 @@ function drawMethods(box) {
 }
 
 for (const name of [...choices, "fold"]) $("choose-" + name).addEventListener("change", choose);
-$("slider").addEventListener("input", (e) => setThreshold(axes[group.axis].from(low + (e.target.value / STEPS) * (high - low)), "slider"));
+$("slider").addEventListener("input", (e) => setThreshold(fromAxis(group.axis, low + (e.target.value / STEPS) * (high - low)), "slider"));
 $("slider").addEventListener("change", arrange);
 $("threshold").addEventListener("input", (e) => { if (e.target.value !== "") setThreshold(Number(e.target.value), "number"); });
 $("threshold").addEventListener("change", arrange);

@@ -54,7 +54,7 @@ def _groups(collection: Collection, picture_bytes: int) -> list[dict[str, Any]]:
             "label": frame["label"].tolist(),
             "score": frame["score"].tolist(),
             "thresholds": {kind: at.values for kind, at in verdicts.items() if kind in figures.LINES},
-            "axis": figures.axis_kind(frame["score"]),
+            "axis": figures.axis_for(frame["score"])._asdict(),
             "figure": json.loads(figures.score_figure(group, verdicts).to_json()),
             "panels": _panels(group),
             "pictures": {row: uri for (n, row), uri in pictures.embedded.items() if n == number},

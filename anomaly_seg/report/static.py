@@ -23,9 +23,8 @@ def dilation_png(groups: Sequence[Group], kind: str, path: Path) -> Path | None:
     if frame["D"].nunique() < 2:
         return None
     palette = figures.colours(groups)
-    longest = max(len(figures.short(method)) for method in palette)
-    figure = Figure(figsize=(5 * (2.2 + 0.08 * longest), 3.1), layout="constrained")
-    for axes, measure in zip(figure.subplots(1, len(figures.MEASURES)), figures.MEASURES, strict=True):
+    figure, panels = _row_of_panels(len(figures.MEASURES), max(len(figures.short(method)) for method in palette))
+    for axes, measure in zip(panels, figures.MEASURES, strict=True):
         low, high = figures.value_range(frame, measure)
         lines = [(m, frame[(frame["method"] == m) & frame[measure].notna()]) for m in palette]
         lines = [(method, line) for method, line in lines if len(line)]
@@ -51,6 +50,15 @@ def dilation_png(groups: Sequence[Group], kind: str, path: Path) -> Path | None:
     return _save(figure, path)
 
 
+def _row_of_panels(count: int, longest: int) -> tuple[Figure, list[Axes]]:
+    """A row of panels with room to the right of each for labels of ``longest`` characters; sizes are in inches."""
+    panel, ticks, label = 2.0, 0.55, 0.3 + 0.08 * longest
+    width, height = count * (ticks + panel + label), 3.1
+    figure = Figure(figsize=(width, height))
+    grid = {"left": ticks / width, "right": 1 - label / width, "bottom": 0.17, "top": 0.8}
+    return figure, list(figure.subplots(1, count, gridspec_kw={**grid, "wspace": (ticks + label) / panel}))
+
+
 def scores_png(groups: Sequence[Group], path: Path) -> Path:
     """Scores of good and defective images with the thresholds drawn in: a column a method, of the first seed."""
     first = min(g.key.seed for g in groups)
@@ -71,7 +79,7 @@ def scores_png(groups: Sequence[Group], path: Path) -> Path:
 def _scores(axes: Axes, group: Group) -> list[str]:
     """Draw one panel; returns the kinds of threshold drawn."""
     frame = group.frame
-    axis = figures.axis_kind(frame["score"])
+    axis = figures.axis_for(frame["score"])
     for label, colour, marker in ((0, figures.GOOD, "o"), (1, figures.DEFECTIVE, "D")):
         part = frame[frame["label"] == label]
         height = figures.jitter(part.index.to_numpy(), label)

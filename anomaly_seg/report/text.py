@@ -84,7 +84,9 @@ def facts(groups: Sequence[Group]) -> list[str]:
     counts = {(len(g.frame), int(g.frame["label"].sum())) for g in groups}
     part = first.key.setting.scored
     amount = " or ".join(f"{n} {part} images, {d} defective" for n, d in sorted(counts, reverse=True))
-    sentences.append(f"{amount}, over {first.folds} fold{'s' if first.folds > 1 else ''}; each image is scored once.")
+    present = min(len(g.runs) for g in groups)
+    folds = f"{first.folds}" if present == first.folds else f"{present} of {first.folds}"
+    sentences.append(f"{amount}, over {folds} fold{'s' if first.folds > 1 else ''}; each image is scored once.")
     twins = {
         tuple(
             sum(getattr(r.result.twins_across_split, kind) for r in g.runs.values()) for kind in ("identical", "near")
@@ -94,8 +96,8 @@ def facts(groups: Sequence[Group]) -> list[str]:
     identical, near = max(t[0] for t in twins), max(t[1] for t in twins)
     if identical or near:
         sentences.append(
-            f"**Caution:** {identical} {part} images have a byte-identical, and {near} a near-identical, image in their "
-            "training part: scores on them say little about new images."
+            f"**Caution:** {identical} {part} images have a byte-identical, and {near} a near-identical, image in "
+            "their training part: scores on them say little about new images."
         )
     else:
         sentences.append(f"No {part} image has an identical or near-identical image in its training part.")
@@ -111,21 +113,23 @@ def limits(groups: Sequence[Group]) -> str:
 def provenance(collection: Collection) -> str:
     """Commits, machines and training time, as the runs give them."""
     results = [run.result for run in collection.runs]
-    commits = sorted({r.environment.commit + (" (with local changes)" if r.environment.dirty else "") for r in results})
+    commits = sorted(
+        {r.environment.commit[:12] + (" (with local changes)" if r.environment.dirty else "") for r in results}
+    )
     machines = {", ".join(f"{k} {v}" for k, v in sorted(r.environment.hardware.items())) for r in results}
     dates = sorted({r.environment.date[:10] for r in results})
     hours = sum(r.training.train_seconds for r in results) / 3600
     span = dates[0] if len(dates) == 1 else f"{dates[0]} to {dates[-1]}"
     return (
-        f"{len(results)} finished runs, {span}, {hours:.2f} hours of training in all. "
+        f"{len(results)} finished run{'s' if len(results) > 1 else ''}, {span}, {hours:.2f} hours of training in all. "
         f"Commit: {'; '.join(commits)}. Hardware: {'; '.join(sorted(machines))}."
     )
 
 
 def _state(collection: Collection) -> list[str]:
     if not collection.problems:
-        return [f"{len(collection.runs)} runs, none missing."]
-    head = f"**{len(collection.runs)} runs; the tables are incomplete:**"
+        return [f"Runs: {len(collection.runs)} finished, none missing."]
+    head = f"**Runs: {len(collection.runs)} finished; the tables are incomplete:**"
     return [head, "\n".join(f"- {problem}" for problem in collection.problems)]
 
 

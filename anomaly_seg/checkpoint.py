@@ -1,0 +1,86 @@
+"""The one checkpoint of a run: written whole or not at all, and read without trusting it."""
+
+import io
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+from torch import Tensor, nn
+
+from anomaly_seg.errors import InputError
+
+NEEDED = ("state_dict", "optimizer_states", "loops", "last_loss")
+
+
+class CheckpointFile(TorchCheckpointIO):
+    """How Lightning writes and reads the checkpoint file."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        """Write through a temporary file in the same folder: Lightning's goes to the system's temporary folder, and from
+        there to another disk it is copied, so that a kill in between would leave half a checkpoint.
+
+        Raises:
+            InputError: the folder takes no file.
+        """
+        content = io.BytesIO()
+        torch.save(checkpoint, content)
+        temporary = Path(f"{path}.part")
+        try:
+            temporary.parent.mkdir(parents=True, exist_ok=True)
+            with open(temporary, "wb") as file:
+                file.write(content.getbuffer())
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        except OSError as error:
+            temporary.unlink(missing_ok=True)
+            raise InputError(f"{path}: cannot be written ({error.strerror}); free space, or set output_dir") from error
+
+    def load_checkpoint(
+        self, path: str | Path, map_location: Callable | None = None, weights_only: bool | None = True
+    ) -> dict[str, Any]:
+        """Tensors and plain values only, whatever the caller asked for.
+
+        Raises:
+            InputError: not a checkpoint of a run, cut short, or with anything in it that would run code.
+        """
+        try:
+            found = torch.load(path, map_location=map_location or "cpu", weights_only=True)
+        except Exception as error:  # whatever a foreign file makes the reader stumble over
+            raise InputError(f"{path}: {_REFUSED} ({_first_line(error)}); {_REMEDY}") from error
+        missing = [key for key in NEEDED if not isinstance(found, dict) or key not in found]
+        if missing:
+            raise InputError(f"{path}: {_REFUSED} (no {', '.join(missing)}); {_REMEDY}")
+        return found
+
+
+def check_fits(path: object, state: Mapping[str, Tensor], module: nn.Module) -> None:
+    """Refuse the weights of another network.
+
+    Args:
+        path: of the checkpoint, for the message.
+        state: its weights by name.
+        module: what they are to be loaded into.
+
+    Raises:
+        InputError: names or shapes differ.
+    """
+    own = {name: tuple(value.shape) for name, value in module.state_dict().items()}
+    other = {name: tuple(value.shape) for name, value in state.items()}
+    if own != other:
+        name = min(n for n in own.keys() | other.keys() if own.get(n) != other.get(n))
+        raise InputError(
+            f"{path}: checkpoint of another network ({name} is {other.get(name, 'absent')} there and "
+            f"{own.get(name, 'absent')} here); {_REMEDY}"
+        )
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
+
+
+_REFUSED = "damaged, or not a checkpoint that this program wrote"
+_REMEDY = "delete the file to train from the start, or set experiment_name or variant to train elsewhere"

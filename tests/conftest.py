@@ -1,0 +1,33 @@
+"""What all tests share: one thread, a cache of their own, and tiny runs."""
+
+import os
+
+for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):  # read when torch is imported; small tests lose by threads
+    os.environ.setdefault(variable, "1")
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(autouse=True, scope="session")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A cache folder for this session, so that no test reads or fills the user's."""
+    folder = tmp_path_factory.mktemp("cache")
+    before = os.environ.get("ANOMALY_SEG_CACHE")
+    os.environ["ANOMALY_SEG_CACHE"] = str(folder)
+    yield folder
+    if before is None:
+        del os.environ["ANOMALY_SEG_CACHE"]
+    else:
+        os.environ["ANOMALY_SEG_CACHE"] = before
+
+
+@pytest.fixture
+def configure(tmp_path: Path) -> Callable:
+    """`configure(*overrides)` composes a tiny run with its folders below this test's temporary one."""
+    from tiny_runs import tiny_config
+
+    return lambda *overrides: tiny_config(tmp_path / "runs", *overrides)

@@ -1,0 +1,79 @@
+"""A small stand-in for KolektorSDD: the same folders and file names, tiny pictures."""
+
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from anomaly_seg.data.records import Dataset, Record
+
+HEIGHT, WIDTH = 26, 10
+BOX = (slice(5, 9), slice(2, 7))
+"""Where the defect of a defective image is: 4 x 5 = 20 pixels."""
+
+PUBLISHED_ITEMS = tuple(f"kos{i:02d}" for i in range(1, 51))
+
+
+def picture(name: str, height: int = HEIGHT, width: int = WIDTH) -> np.ndarray:
+    """Noise that belongs to the name: pictures of two names have nothing in common."""
+    return np.random.default_rng(list(name.encode())).integers(20, 236, (height, width), dtype=np.uint8)
+
+
+def box_mask(height: int = HEIGHT, width: int = WIDTH) -> np.ndarray:
+    mask = np.zeros((height, width), np.uint8)
+    mask[BOX] = 255
+    return mask
+
+
+def write_image(path: Path, pixels: np.ndarray) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    assert cv2.imwrite(str(path), pixels)
+    return path
+
+
+def write_kolektor(
+    folder: Path, items: Sequence[str] = PUBLISHED_ITEMS[:3], views: int = 2, defective_views: Sequence[int] = (0,)
+) -> Path:
+    """kosNN/PartM.jpg and kosNN/PartM_label.bmp; in every item the views named are defective."""
+    for item in items:
+        for view in range(views):
+            name = f"{item}/Part{view}"
+            write_image(folder / f"{name}.jpg", picture(name))
+            mask = box_mask() if view in defective_views else np.zeros((HEIGHT, WIDTH), np.uint8)
+            write_image(folder / f"{name}_label.bmp", mask)
+    return folder
+
+
+def zip_of(folder: Path, target: Path, inside: str = "", compression: int = zipfile.ZIP_DEFLATED) -> Path:
+    """The folder's files in a zip, below the folder `inside`."""
+    with zipfile.ZipFile(target, "w", compression) as archive:
+        for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+            archive.write(path, f"{inside}{path.relative_to(folder).as_posix()}")
+    return target
+
+
+class ArraySource:
+    """A picture in memory that counts how often it is decoded."""
+
+    def __init__(self, name: str, pixels: np.ndarray) -> None:
+        self.name, self.array, self.reads = name, pixels, 0
+
+    def fingerprint(self) -> str:
+        return f"{self.array.shape}{hash(self.array.tobytes())}"
+
+    def pixels(self) -> np.ndarray:
+        self.reads += 1
+        return self.array
+
+
+def in_memory(items: int = 6, views: int = 2, height: int = HEIGHT, width: int = WIDTH) -> Dataset:
+    """Items p0, p1, ... with one defective view each, view 0; defect-free images have no mask."""
+    records = []
+    for item in range(items):
+        for view in range(views):
+            name = f"p{item}/v{view}"
+            mask = None if view else ArraySource(f"{name} mask", box_mask(height, width))
+            records.append(Record(name, f"p{item}", ArraySource(name, picture(name, height, width)), mask))
+    return Dataset("memory", records)

@@ -1,0 +1,329 @@
+"""The cache: what it holds, when it is made anew, and what a broken disk or file leads to."""
+
+import errno
+import os
+import resource
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers import BOX, ArraySource, box_mask, in_memory, picture, write_image, write_kolektor, zip_of
+
+from anomaly_seg.data import cache, kolektor
+from anomaly_seg.data.cache import Arrays, Preparation, default_cache, prepare
+from anomaly_seg.data.records import Dataset, Record
+from anomaly_seg.errors import InputError
+
+HOW = Preparation(13, 5)
+
+
+def files(folder: Path) -> list[str]:
+    return sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
+
+
+def one(image: np.ndarray, mask: np.ndarray) -> Dataset:
+    return Dataset("memory", [Record("a/0", "a", ArraySource("a/0", image), ArraySource("a/0 mask", mask))])
+
+
+@pytest.fixture
+def decoded(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
+    """How many images and masks were decoded."""
+    count = {"images": 0, "masks": 0}
+
+    def counting(kind: str, function: Callable) -> Callable:
+        def call(*arguments: object) -> object:
+            count[kind] += 1
+            return function(*arguments)
+
+        return call
+
+    monkeypatch.setattr(cache, "load_image", counting("images", cache.load_image))
+    monkeypatch.setattr(cache, "load_mask", counting("masks", cache.load_mask))
+    return count
+
+
+def test_arrays_by_hand(tmp_path: Path) -> None:
+    image = np.arange(64, dtype=np.uint8).reshape(8, 8)
+    mask = np.zeros((8, 8), np.uint8)
+    mask[4, 4] = 255
+    arrays = prepare(one(image, mask), Preparation(4, 4, 5, resize="nearest"), tmp_path)
+    assert arrays.images[0].tolist() == [[r * 8 + c for c in (0, 2, 4, 6)] for r in (0, 2, 4, 6)]
+    # A diamond of radius 2 about (4, 4), at native size, then every second pixel; dilated later it would be larger.
+    assert arrays.masks[0].tolist() == [[0, 0, 0, 0], [0, 0, 1, 0], [0, 1, 1, 1], [0, 0, 1, 0]]
+    assert arrays.exact[0].tolist() == [[0, 0, 0, 0], [0, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 0]]
+    assert arrays.shapes.tolist() == [[8, 8]]
+    assert (arrays.defect_pixels.tolist(), arrays.labels.tolist(), arrays.notes) == ([1], [1], [])
+
+
+def test_a_defect_that_vanishes_when_resized_is_still_a_defect(tmp_path: Path) -> None:
+    mask = np.zeros((8, 8), np.uint8)
+    mask[4, 4] = 255
+    arrays = prepare(one(picture("x", 8, 8), mask), Preparation(2, 2), tmp_path)
+    assert arrays.exact.sum() == 0 and arrays.labels.tolist() == [1]
+
+
+def test_images_without_mask_are_free_of_defects(tmp_path: Path) -> None:
+    arrays = prepare(in_memory(items=3), HOW, tmp_path)
+    assert arrays.labels.tolist() == [1, 0] * 3
+    assert arrays.defect_pixels.tolist() == [20, 0] * 3
+    assert arrays.images.shape == arrays.masks.shape == arrays.exact.shape == (6, 13, 5)
+    assert arrays.images.dtype == arrays.masks.dtype == np.uint8
+    assert arrays.thumbnails.shape == (6, 64 * 64)
+
+
+def test_arrays_are_mapped_not_loaded_and_cannot_be_written(tmp_path: Path) -> None:
+    arrays = prepare(in_memory(), HOW, tmp_path)
+    for array in (arrays.images, arrays.masks, arrays.exact):
+        assert isinstance(array, np.memmap) and not array.flags.writeable
+
+
+def test_a_second_time_nothing_is_decoded(tmp_path: Path, decoded: dict[str, int]) -> None:
+    how = Preparation(13, 5, 9)
+    first = prepare(in_memory(), how, tmp_path)
+    assert decoded == {"images": 12, "masks": 24}  # masks as drawn, and dilated
+    second = prepare(in_memory(), how, tmp_path)
+    assert decoded == {"images": 12, "masks": 24}
+    for field in vars(first):
+        np.testing.assert_array_equal(getattr(first, field), getattr(second, field))
+
+
+def test_another_dilation_decodes_masks_only(tmp_path: Path, decoded: dict[str, int]) -> None:
+    prepare(in_memory(), Preparation(13, 5, 5), tmp_path)
+    prepare(in_memory(), Preparation(13, 5, 9), tmp_path)
+    assert decoded == {"images": 12, "masks": 12 * 3}
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        Preparation(14, 5),
+        Preparation(13, 6),
+        Preparation(13, 5, resize="nearest"),
+        Preparation(13, 5, convert="grey8"),
+    ],
+)
+def test_other_settings_have_arrays_of_their_own(tmp_path: Path, other: Preparation, decoded: dict[str, int]) -> None:
+    prepare(in_memory(), HOW, tmp_path)
+    arrays = prepare(in_memory(), other, tmp_path)
+    assert decoded["images"] == 24
+    assert arrays.images.shape[1:] == (other.height, other.width)
+
+
+def test_the_element_matters(tmp_path: Path) -> None:
+    mask = np.zeros((9, 9), np.uint8)
+    mask[4, 4] = 255
+    data = one(picture("x", 9, 9), mask)
+    sums = [
+        int(prepare(data, Preparation(9, 9, 3, element), tmp_path).masks.sum()) for element in ("diamond", "square")
+    ]
+    assert sums == [5, 9]
+
+
+def test_folder_and_zip_share_the_cache(tmp_path: Path, decoded: dict[str, int]) -> None:
+    folder = write_kolektor(tmp_path / "data")
+    a = prepare(kolektor.read(folder), HOW, tmp_path / "cache")
+    b = prepare(kolektor.read(zip_of(folder, tmp_path / "data.zip", "Kolektor/")), HOW, tmp_path / "cache")
+    assert decoded == {"images": 6, "masks": 6}
+    np.testing.assert_array_equal(a.images, b.images)
+
+
+def test_a_changed_image_or_mask_is_noticed(tmp_path: Path, decoded: dict[str, int]) -> None:
+    folder = write_kolektor(tmp_path / "data")
+    before = prepare(kolektor.read(folder), HOW, tmp_path / "cache")
+    write_image(folder / "kos01" / "Part1_label.bmp", box_mask())
+    relabelled = prepare(kolektor.read(folder), HOW, tmp_path / "cache")
+    assert decoded == {"images": 6, "masks": 12}
+    assert (before.labels.tolist(), relabelled.labels.tolist()) == ([1, 0, 1, 0, 1, 0], [1, 1, 1, 0, 1, 0])
+    write_image(folder / "kos02" / "Part0.jpg", np.full((26, 10), 77, np.uint8))
+    changed = prepare(kolektor.read(folder), HOW, tmp_path / "cache")
+    assert decoded == {"images": 12, "masks": 18}
+    assert set(np.unique(changed.images[2])) == {77}
+    np.testing.assert_array_equal(changed.images[[0, 1, 3, 4, 5]], before.images[[0, 1, 3, 4, 5]])
+
+
+def test_odd_mask_values_are_noted_once(tmp_path: Path) -> None:
+    folder = write_kolektor(tmp_path / "data")
+    for name, value in (("kos01/Part1", 85), ("kos02/Part1", 1)):
+        mask = np.zeros((26, 10), np.uint8)
+        mask[BOX] = value
+        write_image(folder / f"{name}_label.bmp", mask)
+    for _ in range(2):  # also when the arrays come from the cache
+        arrays = prepare(kolektor.read(folder), Preparation(13, 5, 5), tmp_path / "cache")
+        assert arrays.notes == [
+            "masks hold values other than 0 and 255 (1, 85 in kos01/Part1, kos02/Part1); any value above 0 is taken as "
+            "defect"
+        ]
+        assert arrays.defect_pixels.tolist() == [20, 20, 20, 20, 20, 0]
+
+
+def test_a_long_list_of_odd_values_is_cut(tmp_path: Path) -> None:
+    ramp = np.arange(26 * 10, dtype=np.uint16).reshape(26, 10)
+    (note,) = prepare(one(picture("x"), ramp), HOW, tmp_path).notes
+    assert "(1, 2, 3, 4, 5 and 253 more in a/0)" in note  # 1 to 259 without 255 are 258 values
+
+
+def test_the_message_for_a_bad_file_is_the_files_own(tmp_path: Path) -> None:
+    folder = write_kolektor(tmp_path / "data")
+    dataset = kolektor.read(folder)
+    image = dataset.records[3].image
+    kept = image.path.read_bytes()
+    image.path.write_bytes(b"broken")
+    with pytest.raises(InputError, match=r"Part1\.jpg: does not decode"):
+        prepare(kolektor.read(folder), HOW, tmp_path / "cache")
+    image.path.write_bytes(kept)
+    write_image(folder / "kos03" / "Part0_label.bmp", np.zeros((26, 11), np.uint8))
+    with pytest.raises(InputError, match=r"Part0_label\.bmp: mask of 26x11 for an image of 26x10"):
+        prepare(kolektor.read(folder), HOW, tmp_path / "cache")
+
+
+def test_a_file_that_cannot_be_read_is_not_taken_for_a_full_cache(tmp_path: Path) -> None:
+    class Moody(ArraySource):
+        def pixels(self) -> np.ndarray:
+            raise InputError("disk of the data set gone")
+
+    dataset = Dataset("memory", [Record("a/0", "a", Moody("a/0", picture("x")), None)])
+    with pytest.raises(InputError, match=r"^disk of the data set gone"):
+        prepare(dataset, HOW, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"dilation": 4}, r"dilation=4: use 0"),
+        ({"dilation": -1}, r"dilation=-1: use 0"),
+        ({"element": "disk"}, r"data\.element=disk: choose diamond or square"),
+        ({"resize": "cubic"}, r"data\.resize=cubic: choose area or nearest"),
+        ({"convert": "rgb"}, r"data\.convert=rgb: choose error or grey8"),
+        ({"height": 0}, r"scale\.height=0, scale\.width=5: use 1 or more"),
+    ],
+)
+def test_settings_out_of_range(change: dict, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        Preparation(**({"height": 13, "width": 5} | change))
+
+
+def test_preparation_from_the_settings_of_a_run() -> None:
+    data = {"element": "square", "resize": "nearest", "convert": "grey8", "root": "unused"}
+    settings = {"data": data, "scale": {"height": 7, "width": 3, "name": "x"}, "dilation": 5}
+    assert Preparation.of(settings) == Preparation(7, 3, 5, "square", "nearest", "grey8")
+
+
+def test_place_of_the_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ANOMALY_SEG_CACHE", raising=False)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    assert default_cache() == "~/.cache/anomaly_seg"
+    monkeypatch.setenv("XDG_CACHE_HOME", "/x")
+    assert default_cache() == "/x/anomaly_seg"
+    monkeypatch.setenv("ANOMALY_SEG_CACHE", "/y")
+    assert default_cache() == "/y"
+
+
+# Disks
+
+
+def test_a_full_disk(tmp_path: Path) -> None:
+    """The system refuses to write more than 1000 bytes to a file: an error, no killed process, nothing left over."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    try:
+        with pytest.raises(InputError) as caught:
+            prepare(in_memory(items=20), Preparation(26, 10), tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert str(caught.value).startswith(f"data.cache_dir: cannot write {tmp_path / 'memory'}")
+    assert "free space or set another folder" in str(caught.value)
+    assert files(tmp_path) == []
+    assert len(prepare(in_memory(items=20), Preparation(26, 10), tmp_path).images) == 40
+
+
+def test_a_disk_that_fills_up_at_the_last_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(np, "savez", full)
+    with pytest.raises(InputError, match=r"data\.cache_dir: cannot write .*No space left on device.*free space"):
+        prepare(in_memory(), HOW, tmp_path)
+    assert files(tmp_path) == []
+
+
+def test_a_read_only_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(cache.tempfile, "TemporaryDirectory", refuse)
+    with pytest.raises(InputError, match=r"data\.cache_dir: cannot write .*Read-only file system.*set another folder"):
+        prepare(in_memory(), HOW, tmp_path)
+
+
+def test_a_cache_folder_that_is_a_file(tmp_path: Path) -> None:
+    (tmp_path / "cache").write_text("I am a file")
+    with pytest.raises(InputError, match=r"data\.cache_dir: cannot write"):
+        prepare(in_memory(), HOW, tmp_path / "cache")
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, InputError])
+def test_an_interrupted_writer_leaves_nothing(tmp_path: Path, error: type[BaseException]) -> None:
+    class Interrupted(ArraySource):
+        def pixels(self) -> np.ndarray:
+            raise error("in the middle")
+
+    dataset = in_memory()
+    whole = dataset.records[4]
+    dataset.records[4] = Record(whole.name, whole.item, Interrupted(whole.image.name, whole.image.array), whole.mask)
+    with pytest.raises(error):
+        prepare(dataset, HOW, tmp_path)
+    assert list((tmp_path / "memory").iterdir()) == []
+    dataset.records[4] = whole
+    np.testing.assert_array_equal(prepare(dataset, HOW, tmp_path).images, fresh(dataset, tmp_path).images)
+
+
+def fresh(dataset: Dataset, tmp_path: Path) -> Arrays:
+    return prepare(dataset, HOW, tmp_path / "fresh")
+
+
+def test_a_killed_writer_is_not_taken_for_a_finished_one(tmp_path: Path) -> None:
+    """After a kill -9 a temporary folder may stay, or the large file without the small one that makes it complete."""
+    dataset = in_memory()
+    prepare(dataset, HOW, tmp_path)
+    (tmp_path / "memory" / ".making-x").mkdir()
+    for path in (tmp_path / "memory").glob("*.np*"):
+        if path.suffix == ".npz":
+            path.unlink()
+        else:
+            path.write_bytes(b"half")
+    np.testing.assert_array_equal(prepare(dataset, HOW, tmp_path).images, fresh(dataset, tmp_path).images)
+
+
+@pytest.mark.parametrize("what", ["images", "masks-D0"])
+@pytest.mark.parametrize("suffix", [".npy", ".npz"])
+@pytest.mark.parametrize("damage", ["empty", "cut", "garbage"])
+def test_a_damaged_cache_file(tmp_path: Path, what: str, suffix: str, damage: str) -> None:
+    dataset = in_memory()
+    prepare(dataset, HOW, tmp_path)
+    (path,) = (tmp_path / "memory").glob(f"{what}-*{suffix}")
+    data = path.read_bytes()
+    path.write_bytes({"empty": b"", "cut": data[: len(data) * 2 // 3], "garbage": b"garbage" * 100}[damage])
+    with pytest.raises(InputError, match=rf"{path.stem}.*: damaged cache file .*delete both, they are made anew"):
+        prepare(dataset, HOW, tmp_path)
+    path.unlink()
+    np.testing.assert_array_equal(prepare(dataset, HOW, tmp_path).images, fresh(dataset, tmp_path).images)
+
+
+def test_a_bit_flipped_in_the_small_file_is_noticed(tmp_path: Path) -> None:
+    dataset = in_memory()
+    prepare(dataset, HOW, tmp_path)
+    (path,) = (tmp_path / "memory").glob("images-*.npz")
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(InputError, match="damaged cache file"):
+        prepare(dataset, HOW, tmp_path)
+
+
+def test_a_removed_cache_is_made_anew(tmp_path: Path, decoded: dict[str, int]) -> None:
+    prepare(in_memory(), HOW, tmp_path)
+    shutil.rmtree(tmp_path / "memory")
+    prepare(in_memory(), HOW, tmp_path)
+    assert decoded == {"images": 24, "masks": 24}

@@ -1,0 +1,171 @@
+"""What `anomaly-seg check` says: counts, sizes, folds and twins as tables, and every problem with its remedy."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers import BOX, PUBLISHED_ITEMS, ArraySource, in_memory, picture, write_image, write_kolektor
+
+from anomaly_seg.check import Report, check
+from anomaly_seg.data import kolektor
+from anomaly_seg.data.records import Dataset, Record
+from anomaly_seg.errors import InputError
+
+
+def report(cache: Path, dataset: Dataset, **more: object) -> Report:
+    data = {
+        "folds": 3, "split": "grouped", "split_seed": 0, "element": "diamond", "resize": "area", "convert": "error",
+        "cache_dir": str(cache),
+    }  # fmt: skip
+    top = {"seed": 0, "epochs": 1, "fold": 0, "dilation": 5, "scale": {"height": 26, "width": 10}}
+    for key, value in more.items():
+        (data if key in data else top)[key] = value
+    return check({"data": data, **top}, dataset)
+
+
+def row(text: str, start: str) -> list[str]:
+    """The cells of the table row that begins so."""
+    line = next(line for line in text.splitlines() if line.strip().startswith(start))
+    return line.strip().removeprefix(start).split()
+
+
+def unwrapped(text: str) -> str:
+    return re.sub(r"\s+", " ", text)
+
+
+def test_a_sound_data_set(tmp_path: Path) -> None:
+    found = report(tmp_path, in_memory(items=6, views=3))
+    assert found.problems == 0 and found.text.endswith("No problems.")
+    assert found.text.startswith("memory: 18 images of 6 items, 6 defective (33.3%)")
+    assert row(found.text, "height") == ["26", "26", "26"]
+    assert row(found.text, "width") == ["10", "10", "10"]
+    assert row(found.text, "images of an item") == ["3", "3", "3"]
+    assert row(found.text, "defect, pixels") == ["20", "20", "20"]
+    assert row(found.text, "defect, % of the image") == ["7.69", "7.69", "7.69"]  # 20 of 260
+    assert row(found.text, "defect at 26x10, pixels") == ["20", "20", "20"]
+    # A box of 4 x 5 grown by a diamond of radius 2: two rows of each side, and triangles of 1 pixel at the corners.
+    assert row(found.text, "label at 26x10, D = 5, pixels") == ["60", "60", "60"]
+    for fold in range(3):  # train, defective, test, defective, identical, near
+        assert row(found.text, f"{fold}  ") == ["12", "4", "6", "2", "0", "0"]
+    assert "Twins" not in found.text
+
+
+def test_minimum_median_and_maximum(tmp_path: Path) -> None:
+    records = []
+    for i, (height, area) in enumerate([(20, 4), (24, 12), (40, 8), (28, 10)]):
+        mask = np.zeros((height, 10), np.uint8)
+        mask.ravel()[:area] = 255
+        image = ArraySource(f"{i}", picture(f"{i}", height, 10))
+        records.append(Record(f"{i}/0", f"{i}", image, ArraySource(f"{i} mask", mask)))
+    text = report(tmp_path, Dataset("memory", records), dilation=0, resize="nearest").text
+    assert row(text, "height") == ["20", "26", "40"]
+    assert row(text, "defect, pixels") == ["4", "9", "12"]
+    assert row(text, "defect, % of the image") == ["2", "2.79", "5"]  # 2, 5, 2, 3.57: median of 2 and 3.57
+    assert "D = " not in text
+
+
+def test_the_twins_of_kolektor(tmp_path: Path) -> None:
+    folder = write_kolektor(tmp_path / "k", PUBLISHED_ITEMS)
+    for view in range(2):
+        (folder / "kos26" / f"Part{view}.jpg").write_bytes((folder / "kos01" / f"Part{view}.jpg").read_bytes())
+    noise = np.random.default_rng(0).normal(0, 3, (26, 10))
+    near = np.clip(kolektor.read(folder).records[74].image.pixels() + noise, 0, 255)  # kos38/Part0
+    write_image(folder / "kos39" / "Part1.jpg", near.astype(np.uint8))
+    mask = np.zeros((26, 10), np.uint8)
+    mask[BOX] = 85
+    write_image(folder / "kos01" / "Part0_label.bmp", mask)
+    mask[0, 0] = 255
+    write_image(folder / "kos26" / "Part0_label.bmp", mask)
+    dataset = kolektor.read(folder)
+
+    published = report(tmp_path / "c", dataset, split="published")
+    assert row(published.text, "kos01") == ["kos26", "identical", "2", "1.00", "1,", "2", "apart"]
+    assert row(published.text, "kos38")[:3] == ["kos39", "near", "1"]
+    assert row(published.text, "2  ")[-2:] == ["2", "0"]
+    text = unwrapped(published.text)
+    assert "2 pairs of identical images lie on both sides of the split" in text and "data.split=grouped keeps" in text
+    assert "1 pairs of near-identical images" in text and "data.split=grouped_near keeps them together" in text
+    assert "identical images with different masks" in text and "kos01/Part0 and kos26/Part0" in text
+    assert "masks hold values other than 0 and 255 (85 in kos01/Part0, kos26/Part0)" in text
+    assert published.problems == 2
+
+    grouped = report(tmp_path / "c", dataset)
+    assert row(grouped.text, "kos01") == ["kos26", "identical", "2", "1.00", "1"]
+    assert grouped.problems == 1
+    assert report(tmp_path / "c", dataset, split="grouped_near").problems == 0
+
+
+def test_all_broken_files_are_listed(tmp_path: Path) -> None:
+    folder = write_kolektor(tmp_path / "k")
+    (folder / "kos01" / "Part0.jpg").write_bytes(b"broken")
+    write_image(folder / "kos02" / "Part1.jpg", np.zeros((26, 10, 3), np.uint8))
+    write_image(folder / "kos03" / "Part0_label.bmp", np.zeros((26, 11), np.uint8))
+    found = report(tmp_path / "c", kolektor.read(folder))
+    text = unwrapped(found.text)
+    assert found.problems == 3
+    for message in ("Part0.jpg: does not decode", "Part1.jpg: RGB, 8 bit", "Part0_label.bmp: mask of 26x11"):
+        assert message in text
+
+
+def test_defects_that_vanish_when_resized(tmp_path: Path) -> None:
+    found = report(tmp_path, in_memory(), scale={"height": 6, "width": 4}, dilation=0)
+    text = unwrapped(found.text)
+    # Pixels of 13/3 x 5/2: the box of 4 x 5 covers most of two at most.
+    assert "defects of fewer than 4 pixels at 6x4: p0/v0 (2), p1/v0 (2)" in text and "use a larger scale" in text
+    assert found.problems == 1
+
+
+def test_a_split_that_cannot_be(tmp_path: Path) -> None:
+    found = report(tmp_path, in_memory(), folds=7)
+    assert found.problems == 1 and "Folds" not in found.text
+    assert "fold 6 of 7 holds no image: use fewer folds (data.folds)" in unwrapped(found.text)
+
+
+def test_no_defects(tmp_path: Path) -> None:
+    dataset = in_memory()
+    good = [Record(r.name, r.item, r.image, None) for r in dataset.records]
+    text = unwrapped(report(tmp_path, Dataset("memory", good)).text)
+    assert "0 defective (0.0%)" in text and "no image is defective" in text
+
+
+def test_flat_images_copies_and_single_views(tmp_path: Path) -> None:
+    dataset = in_memory(items=9)
+    dataset.records[1].image.array = np.full((26, 10), 7, np.uint8)
+    dataset.records[5].image.array = dataset.records[4].image.array
+    del dataset.records[17]
+    found = report(tmp_path, dataset)
+    text = unwrapped(found.text)
+    assert "images of one grey value: p0/v1" in text
+    assert "an item's image twice: p2/v1 = p2/v0" in text
+    assert "only one image, where other items have more: p8" in text
+    assert "items have 2 images each, but p8 has 1" in text
+    assert found.problems == 3
+
+
+def test_one_image_an_item_is_no_problem(tmp_path: Path) -> None:
+    assert report(tmp_path, in_memory(views=1)).problems == 0
+
+
+def test_long_lists_are_cut(tmp_path: Path) -> None:
+    text = unwrapped(report(tmp_path, in_memory(items=20), scale={"height": 6, "width": 4}, dilation=0).text)
+    assert "p5/v0 (2) and 14 more; use a larger scale" in text
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"dilation": 4}, "dilation=4"),
+        ({"element": "disk"}, r"data\.element=disk"),
+        ({"seed": -1}, "seed=-1"),
+    ],
+)
+def test_settings_out_of_range_are_errors(tmp_path: Path, change: dict, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        report(tmp_path, in_memory(), **change)
+
+
+def test_a_cache_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match=r"data\.cache_dir: cannot write"):
+        report(tmp_path / "file", in_memory())

@@ -1,0 +1,123 @@
+"""The command line: help, exit codes, messages, and the wheel."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from anomaly_seg.cli import VERBS, main
+
+ROOT = Path(__file__).parent.parent
+
+
+def command(*words: str, cwd: Path = ROOT, **environment: str) -> subprocess.CompletedProcess:
+    """Run `anomaly-seg` in a process of its own."""
+    env = os.environ | environment
+    return subprocess.run(
+        [sys.executable, "-m", "anomaly_seg.cli", *words], cwd=cwd, env=env, capture_output=True, text=True, timeout=240
+    )
+
+
+def test_help_is_quick_and_imports_nothing_heavy():
+    started = time.perf_counter()
+    done = command("--help")
+    assert done.returncode == 0 and time.perf_counter() - started < 1
+    assert all(verb in done.stdout for verb in VERBS)
+    code = (
+        "import sys, anomaly_seg.cli as c\ntry: c.main(['--help'])\nexcept SystemExit: pass\n"
+        "print([m for m in ('torch', 'lightning', 'hydra', 'numpy', 'cv2', 'pandas') if m in sys.modules])"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert out.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_has_help_with_an_example(verb: str, capsys: pytest.CaptureFixture):
+    with pytest.raises(SystemExit) as stopped:
+        main([verb, "--help"])
+    text = capsys.readouterr().out
+    assert stopped.value.code == 0 and "example: anomaly-seg " + verb in " ".join(text.split())
+
+
+def test_no_verb_prints_the_help(capsys: pytest.CaptureFixture):
+    assert main([]) == 2
+    assert "VERB" in capsys.readouterr().out
+
+
+def test_unknown_key_names_it_without_traceback():
+    done = command("train", "dilaton=9")
+    assert done.returncode == 1 and "dilaton" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_unknown_option_lists_the_choices(capsys: pytest.CaptureFixture):
+    with pytest.raises(SystemExit) as stopped:
+        main(["train", "model=one_stag"])
+    assert stopped.value.code == 1 and "one_stage" in capsys.readouterr().err
+
+
+def test_switch_may_stand_between_overrides(tmp_path: Path, capsys: pytest.CaptureFixture):
+    assert main(["train", "fold=0,9", "-m", f"output_dir={tmp_path}", "data.folds=3", "seed=-1"]) == 2
+    text = capsys.readouterr().err
+    assert text.count("seed=-1") >= 2 and "unrecognized" not in text
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["seed=-1"], ["seed=-1", "0 to 4294967295"]),
+        (["dilation=4"], ["dilation=4", "odd"]),
+        (["fold=3"], ["fold=3", "0 to 2"]),
+        (["data=kolektor"], ["data.root", "zip"]),
+        (["data=kolektor", "data.root=/nowhere"], ["/nowhere", "data.root"]),
+    ],
+)
+def test_bad_values_are_one_clear_sentence(
+    overrides: list[str], words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture
+):
+    small = [f"output_dir={tmp_path}", "scale=demo", f"data.cache_dir={tmp_path}"]
+    assert main(["train", *small, *overrides]) == 2
+    text = capsys.readouterr().err
+    assert all(word in text for word in words) and "Traceback" not in text, text
+
+
+def test_check_prints_tables(tmp_path: Path, capsys: pytest.CaptureFixture):
+    code = main(["check", "scale=demo", "dilation=5", "data.reader.items=6", f"data.cache_dir={tmp_path}"])
+    text = capsys.readouterr().out
+    assert code == 0 and "defective" in text and "24" in text, text  # 6 items x 4 views
+
+
+def test_report_of_nothing_is_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture):
+    assert main(["report", str(tmp_path / "missing")]) == 2
+    text = capsys.readouterr().err
+    assert "missing" in text and "Traceback" not in text
+
+
+def test_wheel_works_from_an_empty_folder(tmp_path: Path):
+    site, empty = tmp_path / "site", tmp_path / "empty"
+    empty.mkdir()
+    build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path), str(ROOT)]
+    subprocess.run(build, check=True, capture_output=True)
+    wheel = next(tmp_path.glob("*.whl"))
+    pip = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--no-deps",
+        "--no-index",
+        "--target",
+        str(site),
+        str(wheel),
+    ]
+    subprocess.run(pip, check=True, capture_output=True)
+    words = ["train", "scale=demo", "data.reader.items=6", "epochs=1", "trainer.enable_progress_bar=false", "threads=1"]
+    done = command(*words, cwd=empty, PYTHONPATH=str(site), ANOMALY_SEG_CACHE=str(tmp_path / "cache"))
+    assert done.returncode == 0, done.stderr
+    assert (empty / "runs/train/synthetic/one_stage/D9/fold0/seed0/result.json").exists()
+    where = [sys.executable, "-c", "import anomaly_seg; print(anomaly_seg.__file__)"]
+    found = subprocess.run(where, cwd=empty, env=os.environ | {"PYTHONPATH": str(site)}, capture_output=True, text=True)
+    assert found.stdout.startswith(str(site))

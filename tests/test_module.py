@@ -1,0 +1,226 @@
+"""The LightningModule: phases, freezing, averaging, schedules, and what it refuses."""
+
+import math
+from typing import Any
+
+import lightning as L
+import pytest
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from anomaly_seg.checkpoint import check_fits
+from anomaly_seg.data.datamodule import Batch
+from anomaly_seg.errors import InputError
+from anomaly_seg.losses import Phase
+from anomaly_seg.models.one_stage import OneStage
+from anomaly_seg.models.seg_dec import SegDec
+from anomaly_seg.module import NotFinite, SegmentationModule
+
+ALL = [Phase("all", 1.0, (), {"f1": 1.0, "f2": 1.0, "f3": 1.0})]
+TWO = [
+    Phase("segmentation", 1.0, ("segmentation",), {"mask": 1.0, "decision": 0.0}),
+    Phase("decision", 1.0, ("decision",), {"mask": 0.0, "decision": 1.0}),
+]
+ADAM = {"name": "adam", "lr": 0.001}
+
+
+class Pictures(torch.utils.data.Dataset):
+    """Random pictures with a square defect on every second one; picture `broken` is not a number."""
+
+    def __init__(self, count: int = 4, size: tuple[int, int] = (32, 32), broken: int | None = None) -> None:
+        self.count, self.size, self.broken = count, size, broken
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, i: int) -> Batch:
+        image = torch.rand(1, *self.size, generator=torch.Generator().manual_seed(i))
+        mask = torch.zeros(1, *self.size)
+        mask[:, 8:12, 8:12] = i % 2
+        return Batch(image * (math.nan if i == self.broken else 1), mask, torch.tensor(float(i % 2)), torch.tensor(i))
+
+
+def one_stage(**more: Any) -> SegmentationModule:
+    torch.manual_seed(0)
+    return SegmentationModule(OneStage(width=1 / 16), ALL, more.pop("optimizer", ADAM), **more)
+
+
+def fit(module: SegmentationModule, data: Pictures, epochs: int = 1, callbacks: list = (), **more: Any) -> L.Trainer:
+    trainer = L.Trainer(
+        max_epochs=epochs, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False, callbacks=list(callbacks), **more,
+    )  # fmt: skip
+    trainer.fit(module, DataLoader(data))
+    return trainer
+
+
+class Watch(L.Callback):
+    """What the module looked like after each step."""
+
+    def __init__(self) -> None:
+        self.phases: list[str] = []
+        self.states: list[dict[str, Tensor]] = []
+        self.rates: list[float] = []
+
+    def on_train_batch_start(self, trainer: L.Trainer, module: Any, batch: Any, index: int) -> None:
+        self.phases.append(module.phase.name)
+        self.rates.append(trainer.optimizers[0].param_groups[0]["lr"])
+
+    def on_train_batch_end(self, trainer: L.Trainer, module: Any, *rest: Any) -> None:
+        self.states.append({name: value.clone() for name, value in module.state_dict().items()})
+
+
+def test_a_loss_that_is_not_a_number_stops_the_run_and_names_the_image() -> None:
+    module = one_stage(image_names=["part01/a", "part01/b", "part02/a", "part02/b"])
+    with pytest.raises(NotFinite, match=r"step 2, image part02/a \(f1 nan, .*lower optimizer\.lr"):
+        fit(module, Pictures(broken=2))
+
+
+def test_without_names_the_index_is_told() -> None:
+    with pytest.raises(NotFinite, match="step 0, image 0 "):
+        fit(one_stage(), Pictures(broken=0))
+
+
+def test_phases_follow_the_step() -> None:
+    torch.manual_seed(0)
+    watch = Watch()
+    module = SegmentationModule(SegDec(width=1 / 16), TWO, ADAM)
+    fit(module, Pictures(3, (128, 64)), epochs=2, callbacks=[watch])
+    assert watch.phases == ["segmentation"] * 3 + ["decision"] * 3
+    assert module.total_steps == 6
+
+
+@pytest.mark.parametrize("norm", ["batch", "instance"])
+def test_what_a_phase_does_not_train_is_frozen(norm: str) -> None:
+    torch.manual_seed(0)
+    watch = Watch()
+    module = SegmentationModule(SegDec(width=1 / 16, norm=norm), TWO, {"name": "sgd", "lr": 0.1, "momentum": 0.9})
+    start = {name: value.clone() for name, value in module.state_dict().items()}
+    # Of 3 epochs of 3 steps the boundary falls inside the second.
+    fit(module, Pictures(3, (128, 64)), epochs=3, callbacks=[watch])
+    boundary = watch.phases.index("decision")
+    assert boundary == 4
+    at_boundary, end = watch.states[boundary - 1], watch.states[-1]
+    for name, value in start.items():
+        part = name.split(".")[1]
+        assert torch.equal(value, at_boundary[name]) or part == "segmentation", name
+        assert torch.equal(at_boundary[name], end[name]) or part == "decision", name
+    assert not torch.equal(
+        start["network.segmentation.head.0.weight"], at_boundary["network.segmentation.head.0.weight"]
+    )
+    assert not torch.equal(at_boundary["network.decision.linear.weight"], end["network.decision.linear.weight"])
+
+
+def test_a_phase_that_trains_all_thaws_what_was_frozen() -> None:
+    torch.manual_seed(0)
+    module = SegmentationModule(SegDec(width=1 / 16), TWO, ADAM)
+    module._freeze(TWO[1])
+    assert not any(p.requires_grad for p in module.network.segmentation.parameters())
+    assert not module.network.segmentation.training and module.network.decision.training
+    module._freeze(Phase("all", 1.0, (), {"mask": 1.0}))
+    assert all(p.requires_grad for p in module.network.parameters())
+    assert all(m.training for m in module.network.modules())
+
+
+def test_a_phase_with_an_unknown_part_is_refused() -> None:
+    with pytest.raises(InputError, match=r"'late': no part \['head'\]; choose from .*'encoder'"):
+        SegmentationModule(OneStage(width=1 / 16), [*ALL, Phase("late", 1.0, ("head",), {"f1": 1.0})], ADAM)
+
+
+def test_the_average_is_the_hand_computed_one() -> None:
+    module = one_stage(average=0.5)
+    weight = module.network.side["f1"].reduce.bias
+    averaged = module.evaluated.side["f1"].reduce.bias
+    # Decays min(0.5, (1 + n) / (10 + n)) for n = 1, 2, ...; the first update copies.
+    expected = None
+    for n, value in enumerate([1.0, 3.0, -2.0, 4.0, 8.0, 0.0, 1.0, 1.0, 5.0, 2.0, 2.0]):
+        weight.data.fill_(value)
+        module.on_train_batch_end(None, None, n)
+        decay = min(0.5, (1 + n) / (10 + n))
+        expected = value if expected is None else decay * expected + (1 - decay) * value
+        assert averaged.item() == pytest.approx(expected, abs=1e-6)
+    assert min(0.5, (1 + n) / (10 + n)) == 0.5  # both branches were taken
+
+
+def test_the_average_is_what_is_evaluated_and_running_statistics_follow() -> None:
+    module = one_stage(average=0.9)
+    fit(module, Pictures())
+    assert module.evaluated is module.averaged.module
+    name = "encoder.stage1.0.1.running_mean"
+    assert torch.equal(module.evaluated.state_dict()[name], module.network.state_dict()[name])
+    assert not torch.equal(module.evaluated.side["f1"].reduce.weight, module.network.side["f1"].reduce.weight)
+    plain = one_stage()
+    assert plain.evaluated is plain.network
+
+
+@pytest.mark.parametrize("average", [1.0, -0.1, 2])
+def test_a_decay_out_of_range_is_refused(average: float) -> None:
+    with pytest.raises(InputError, match=rf"model\.average={average}"):
+        one_stage(average=average)
+
+
+def test_the_cosine_ends_at_zero_in_each_phase() -> None:
+    torch.manual_seed(0)
+    watch = Watch()
+    module = SegmentationModule(SegDec(width=1 / 16), TWO, ADAM | {"schedule": "cosine"})
+    trainer = fit(module, Pictures(4, (128, 64)), epochs=2, callbacks=[watch])
+    half = [0.0005 * (1 + math.cos(math.pi * step / 4)) for step in range(4)]
+    assert watch.rates == pytest.approx(half * 2)
+    assert trainer.optimizers[0].param_groups[0]["lr"] == pytest.approx(0, abs=1e-12)
+
+
+def test_without_a_schedule_the_rate_stays() -> None:
+    watch = Watch()
+    fit(one_stage(optimizer=ADAM | {"schedule": "none"}), Pictures(), callbacks=[watch])
+    assert watch.rates == [0.001] * 4
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "says"),
+    [
+        ({"name": "rmsprop", "lr": 0.1}, r"optimizer\.name=rmsprop: choose adam or sgd"),
+        (ADAM | {"schedule": "step"}, r"optimizer\.schedule=step: choose none or cosine"),
+        ({"name": "adam", "lr": -1.0}, "Invalid learning rate: -1.0"),
+        (ADAM | {"momentum": 0.9}, "momentum"),
+        ({"name": "sgd", "lr": 0.1, "momentum": -1}, "Invalid momentum value"),
+    ],
+)
+def test_a_wrong_optimizer_is_refused(optimizer: dict, says: str) -> None:
+    with pytest.raises(InputError, match=says):
+        one_stage(optimizer=optimizer).configure_optimizers()
+
+
+@pytest.mark.parametrize("clip", [None, 1e-3])
+def test_gradients_are_clipped(clip: float | None) -> None:
+    module = one_stage(optimizer={"name": "sgd", "lr": 1.0})
+    before = [p.detach().clone() for p in module.parameters()]
+    fit(module, Pictures(1), gradient_clip_val=clip)
+    step = torch.cat([(a - b).flatten() for a, b in zip(module.parameters(), before, strict=True)]).norm().item()
+    assert step == pytest.approx(clip, rel=1e-2) if clip else step > 1e-2
+
+
+def test_losses_are_logged_by_epoch() -> None:
+    trainer = fit(one_stage(), Pictures())
+    logged = {name: value.item() for name, value in trainer.callback_metrics.items()}
+    assert set(logged) == {"loss", "loss/f1", "loss/f2", "loss/f3"}
+    assert logged["loss"] == pytest.approx(sum(logged[f"loss/f{k}"] for k in (1, 2, 3)), rel=1e-5)
+    assert trainer.lightning_module.last_loss == pytest.approx(logged["loss"])
+
+
+def test_the_layout_changes_no_number() -> None:
+    losses = []
+    for channels_last in (False, True):
+        trainer = fit(one_stage(channels_last=channels_last), Pictures())
+        losses.append(trainer.callback_metrics["loss"].item())
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
+def test_weights_of_another_network_do_not_fit() -> None:
+    module = one_stage()
+    check_fits("x.ckpt", module.state_dict(), one_stage())
+    wider = SegmentationModule(OneStage(width=1 / 8), ALL, ADAM)
+    with pytest.raises(InputError, match=r"x\.ckpt: checkpoint of another network \(.* is \(4,.* there and \(2,"):
+        check_fits("x.ckpt", wider.state_dict(), module)
+    with pytest.raises(InputError, match=r"averaged\..* is absent there"):
+        check_fits("x.ckpt", module.state_dict(), one_stage(average=0.9))

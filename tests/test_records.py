@@ -1,0 +1,173 @@
+"""Sources and decoding: what a file, a zip and a mask may hold, and what is said when they hold something else."""
+
+import os
+import zipfile
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from helpers import ArraySource, picture, write_image
+
+from anomaly_seg.data.records import FileSource, Record, ZipSource, load_image, load_mask, open_archive
+from anomaly_seg.errors import InputError
+
+
+def record(image: np.ndarray, mask: np.ndarray | None) -> Record:
+    return Record(
+        "a/0", "a", ArraySource("a/0.jpg", image), None if mask is None else ArraySource("a/0_label.bmp", mask)
+    )
+
+
+def encoded(kind: str) -> bytes:
+    big = cv2.GaussianBlur(
+        picture("photo", 300, 200), (0, 0), 3
+    )  # like a photograph, so that a JPEG is more than headers
+    return cv2.imencode(kind, big)[1].tobytes()
+
+
+def zip_with(path: Path, data: bytes, compression: int = zipfile.ZIP_DEFLATED) -> Path:
+    with zipfile.ZipFile(path, "w", compression) as archive:
+        archive.writestr("kos01/Part0.png", data)
+    return path
+
+
+def test_grey_8_bit_is_read_as_stored(tmp_path: Path) -> None:
+    pixels = picture("x")
+    source = FileSource(write_image(tmp_path / "x.png", pixels))
+    np.testing.assert_array_equal(load_image(source), pixels)
+
+
+def test_a_file_and_its_copy_in_a_zip_are_the_same(tmp_path: Path) -> None:
+    data = encoded(".png")
+    (tmp_path / "x.png").write_bytes(data)
+    file, member = FileSource(tmp_path / "x.png"), ZipSource(zip_with(tmp_path / "x.zip", data), "kos01/Part0.png")
+    assert file.fingerprint() == member.fingerprint()
+    np.testing.assert_array_equal(file.pixels(), member.pixels())
+    (tmp_path / "x.png").write_bytes(data + b"\0")
+    assert file.fingerprint() != member.fingerprint()
+
+
+COLOUR = np.full((4, 3, 3), (10, 20, 30), np.uint8)  # blue, green, red
+ALPHA = np.full((4, 3, 4), (10, 20, 30, 99), np.uint8)
+DEEP = np.array([[0, 256, 257], [1799, 65534, 65535]], np.uint16)  # 1799 = 7 * 257
+
+
+@pytest.mark.parametrize(
+    ("pixels", "kind", "expected"),
+    [
+        (COLOUR, "RGB, 8 bit", np.full((4, 3), 22)),  # 0.114 * 10 + 0.587 * 20 + 0.299 * 30 = 21.85
+        (ALPHA, "RGBA, 8 bit", np.full((4, 3), 22)),
+        (DEEP, "grey, 16 bit", np.array([[0, 0, 1], [7, 254, 255]])),
+        (COLOUR.astype(np.uint16) * 257, "RGB, 16 bit", np.full((4, 3), 22)),
+        (ALPHA.astype(np.uint16) * 257, "RGBA, 16 bit", np.full((4, 3), 22)),
+    ],
+)
+def test_other_formats_are_refused_or_converted(
+    tmp_path: Path, pixels: np.ndarray, kind: str, expected: np.ndarray
+) -> None:
+    source = FileSource(write_image(tmp_path / "x.png", pixels))
+    with pytest.raises(InputError, match=rf"x\.png: {kind}, .*data\.convert=grey8"):
+        load_image(source)
+    converted = load_image(source, "grey8")
+    assert converted.dtype == np.uint8
+    np.testing.assert_array_equal(converted, expected)
+
+
+def test_floating_point_cannot_be_converted() -> None:
+    with pytest.raises(InputError, match=r"x\.tiff: grey, 32 bit"):
+        load_image(ArraySource("x.tiff", np.zeros((4, 3), np.float32)), "grey8")
+
+
+@pytest.mark.parametrize("kind", [".jpg", ".png", ".bmp"])
+@pytest.mark.parametrize("kept", [0.0, 0.1, 0.5, 0.98])
+def test_a_file_cut_short_does_not_decode(tmp_path: Path, kind: str, kept: float) -> None:
+    data = encoded(kind)
+    path = tmp_path / f"x{kind}"
+    path.write_bytes(data[: int(kept * len(data))])
+    with pytest.raises(InputError, match=rf"x\{kind}: does not decode as an image; replace the file"):
+        FileSource(path).pixels()
+
+
+def test_a_text_file_does_not_decode(tmp_path: Path) -> None:
+    (tmp_path / "x.jpg").write_text("<html>404 Not Found</html>")
+    with pytest.raises(InputError, match=r"x\.jpg: does not decode"):
+        load_image(FileSource(tmp_path / "x.jpg"))
+
+
+def test_a_file_that_vanished_is_named(tmp_path: Path) -> None:
+    source = FileSource(tmp_path / "gone.jpg")
+    for use in (source.pixels, source.fingerprint):
+        with pytest.raises(InputError, match=r"gone\.jpg: cannot be read"):
+            use()
+
+
+@pytest.mark.parametrize("compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_a_member_damaged_inside_a_zip(tmp_path: Path, compression: int) -> None:
+    path = zip_with(tmp_path / "x.zip", encoded(".png"), compression)
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 0xFF  # in the middle of the only member
+    path.write_bytes(data)
+    with pytest.raises(InputError, match=r"x\.zip!kos01/Part0\.png: damaged inside the zip .*download the zip again"):
+        ZipSource(path, "kos01/Part0.png").pixels()
+
+
+def test_a_member_that_is_no_image_is_named_with_its_zip(tmp_path: Path) -> None:
+    path = zip_with(tmp_path / "x.zip", b"no image")
+    with pytest.raises(InputError, match=r"x\.zip!kos01/Part0\.png: does not decode"):
+        ZipSource(path, "kos01/Part0.png").pixels()
+
+
+def test_an_encrypted_zip_is_refused(tmp_path: Path) -> None:
+    path = zip_with(tmp_path / "x.zip", encoded(".png"))
+    data = bytearray(path.read_bytes())
+    data[6] |= 1  # flags of the local header
+    data[data.index(b"PK\x01\x02") + 8] |= 1  # and of the directory
+    path.write_bytes(data)
+    with pytest.raises(InputError, match=r"x\.zip!kos01/Part0\.png: .*encrypted"):
+        ZipSource(path, "kos01/Part0.png").pixels()
+
+
+def test_a_zip_cut_short_or_missing(tmp_path: Path) -> None:
+    path = zip_with(tmp_path / "x.zip", encoded(".png"))
+    path.write_bytes(path.read_bytes()[:-30])
+    for broken in (path, tmp_path / "none.zip"):
+        with pytest.raises(InputError, match=rf"{broken.name}: not a complete zip archive .*download it again"):
+            open_archive(broken)
+
+
+def test_a_zip_replaced_by_another_is_opened_anew(tmp_path: Path) -> None:
+    source = ZipSource(zip_with(tmp_path / "x.zip", b"first"), "kos01/Part0.png")
+    before = source.fingerprint()
+    zip_with(tmp_path / "x.zip", b"other")
+    os.utime(tmp_path / "x.zip", ns=(1, 1))  # same size; a coarse clock could give the same time
+    assert source.fingerprint() != before
+
+
+def test_any_value_above_zero_is_defect() -> None:
+    stored = np.array([[0, 1, 85], [254, 255, 0]], np.uint8)
+    mask, odd = load_mask(record(np.zeros((2, 3), np.uint8), stored), (2, 3))
+    assert mask.dtype == np.uint8
+    assert mask.tolist() == [[0, 1, 1], [1, 1, 0]]
+    assert odd == {1, 85, 254}
+
+
+def test_a_clean_mask_and_no_mask_have_no_odd_values() -> None:
+    image = np.zeros((1, 2), np.uint8)
+    assert load_mask(record(image, np.array([[0, 255]], np.uint8)), (1, 2))[1] == set()
+    mask, odd = load_mask(record(image, None), (1, 2))
+    assert mask.tolist() == [[0, 0]] and odd == set()
+
+
+def test_colour_masks_count_any_colour_but_not_alpha() -> None:
+    stored = np.zeros((1, 3, 4), np.uint8)
+    stored[0, :, 3] = 255
+    stored[0, 1, 2] = 255
+    mask, odd = load_mask(record(np.zeros((1, 3), np.uint8), stored), (1, 3))
+    assert mask.tolist() == [[0, 1, 0]] and odd == set()
+
+
+def test_a_mask_of_another_size_is_named_with_its_image() -> None:
+    wrong = record(np.zeros((4, 6), np.uint8), np.zeros((4, 5), np.uint8))
+    with pytest.raises(InputError, match=r"a/0_label\.bmp: mask of 4x5 for an image of 4x6 \(a/0\.jpg\); export it at"):
+        load_mask(wrong, (4, 6))

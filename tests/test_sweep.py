@@ -1,0 +1,155 @@
+"""Sweeps: resume after kills, failing jobs, two at once, side by side, clean memory."""
+
+import csv
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import open_dict
+
+from anomaly_seg.cli import config_folder, main
+from anomaly_seg.results import read_result
+from anomaly_seg.sweep import count_jobs, job, register_resolvers
+
+ROOT = Path(__file__).parent.parent
+SMALL = [
+    "scale=demo", "scale.height=64", "scale.width=64", "scale.width_factor=0.0625", "data.reader.items=6",
+    "data.reader.views=2", "data.reader.defective_fraction=0.5", "dilation=5", "epochs=2", "threads=1", "pictures=false",
+    "trainer.enable_progress_bar=false",
+]  # fmt: skip
+
+
+def small(tmp_path: Path, name: str = "runs") -> list[str]:
+    return [*SMALL, f"output_dir={tmp_path / name}", f"data.cache_dir={tmp_path / 'cache'}"]
+
+
+def start(words: list[str], tmp_path: Path) -> subprocess.Popen:
+    """The command in a process group of its own, its screen in a file."""
+    with open(tmp_path / "screen.txt", "a") as screen:
+        return subprocess.Popen(
+            [sys.executable, "-m", "anomaly_seg.cli", "train", *words], cwd=ROOT, stdout=screen, stderr=screen,
+            start_new_session=True,
+        )  # fmt: skip
+
+
+def tables(folder: Path) -> dict[str, list[list[str]]]:
+    """scores.csv and pixels.csv of every run, by place."""
+    found = sorted([*folder.rglob("scores.csv"), *folder.rglob("pixels.csv")])
+    return {str(p.relative_to(folder)): list(csv.reader(p.open())) for p in found}
+
+
+def test_killed_at_random_moments_ends_like_an_undisturbed_sweep(tmp_path: Path):
+    grid = ["model=one_stage,unet", "fold=0,1", "augment=light", "-m"]
+    assert start([*small(tmp_path, "calm"), *grid], tmp_path).wait(200) == 0
+    rng, kills = random.Random(0), 0
+    while kills < 10:
+        process = start([*small(tmp_path, "killed"), *grid], tmp_path)
+        time.sleep(rng.uniform(2, 6))
+        if process.poll() is not None:  # finished: start over, so that ten kills hit a working sweep
+            subprocess.run(["rm", "-rf", str(tmp_path / "killed")], check=True)
+            continue
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        kills += 1
+    assert start([*small(tmp_path, "killed"), *grid], tmp_path).wait(200) == 0
+    expected = tables(tmp_path / "calm")
+    assert len(expected) == 8 and tables(tmp_path / "killed") == expected
+
+
+def test_a_failing_job_stops_nothing_else(tmp_path: Path, capsys: pytest.CaptureFixture):
+    # A step that large makes the second job's loss infinite.
+    words = [*small(tmp_path), "optimizer.lr=0.001,1e30", "variant=lr${optimizer.lr}", "fold=0", "-m"]
+    assert main(["train", *words]) == 1
+    text = capsys.readouterr().err
+    runs = tmp_path / "runs/train/synthetic"
+    good, bad = runs / "one_stage-lr0.001/D5/fold0/seed0", runs / "one_stage-lr1e+30/D5/fold0/seed0"
+    assert (good / "result.json").exists() and not (bad / "result.json").exists()
+    trace = (bad / "failure.txt").read_text()
+    assert "Traceback" in trace and "not finite" in trace and "/view" in trace  # the image is named
+    assert f"failed: {bad.relative_to(tmp_path / 'runs')}" in text and str(bad / "failure.txt") in text
+    assert "1 done, 1 failed, 0 left of 2" in text
+
+
+def test_rerun_trains_only_what_is_missing(tmp_path: Path, capsys: pytest.CaptureFixture):
+    words = [*small(tmp_path), "fold=0,1", "epochs=1", "-m"]
+    assert main(["train", *words]) == 0
+    runs = tmp_path / "runs/train/synthetic/one_stage/D5"
+    before = (runs / "fold0/seed0/result.json").stat().st_mtime_ns
+    (runs / "fold1/seed0/result.json").unlink()
+    assert main(["train", *words]) == 0
+    assert (runs / "fold0/seed0/result.json").stat().st_mtime_ns == before
+    assert (runs / "fold1/seed0/result.json").exists()
+    capsys.readouterr()
+    assert main(["train", *words, "optimizer.lr=0.01"]) == 2  # other settings, same place
+    assert capsys.readouterr().err.count("optimizer.lr: 0.001 -> 0.01") >= 2
+
+
+def test_two_sweeps_in_one_folder_do_no_harm(tmp_path: Path):
+    words = [*small(tmp_path), "fold=0,1", "-m"]
+    pair = [start(words, tmp_path) for _ in range(2)]
+    assert [p.wait(200) for p in pair] == [0, 0]
+    alone = [*small(tmp_path, "alone"), "fold=0,1", "-m"]
+    assert main(["train", *alone]) == 0
+    assert tables(tmp_path / "runs") == tables(tmp_path / "alone")
+
+
+def test_side_by_side_equals_one_after_another(tmp_path: Path):
+    grid = ["fold=0,1", "-m"]
+    assert main(["train", *small(tmp_path, "one"), *grid]) == 0
+    assert main(["train", *small(tmp_path, "two"), *grid, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]) == 0
+    assert len(tables(tmp_path / "one")) == 4 and tables(tmp_path / "two") == tables(tmp_path / "one")
+
+
+def test_interrupted_sweep_says_how_to_go_on(tmp_path: Path):
+    process = start([*small(tmp_path), "fold=0,1,2", "epochs=200", "-m"], tmp_path)
+    checkpoint = tmp_path / "runs/train/synthetic/one_stage/D5/fold0/seed0/checkpoint.ckpt"
+    deadline = time.time() + 100
+    while not checkpoint.exists() and time.time() < deadline:
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(60) == 130
+    screen = (tmp_path / "screen.txt").read_text()
+    assert "interrupted; the same command goes on from here" in screen and "Traceback" not in screen
+    assert checkpoint.exists() and not list(tmp_path.rglob("result.json"))
+
+
+def test_twenty_jobs_leave_nothing_behind(tmp_path: Path):
+    register_resolvers()
+    process = psutil.Process()
+    used = []
+    for seed in range(20):
+        with initialize_config_dir(str(config_folder()), version_base="1.3"):
+            words = [*small(tmp_path), f"seed={seed}", "epochs=1", "logger=tensorboard"]
+            config = compose("config", overrides=words)
+        assert job(config) is not None
+        used.append((process.memory_info().rss, process.num_fds(), threading.active_count()))
+    memory, files, threads = zip(*used, strict=True)
+    assert memory[-1] - memory[4] < 60e6  # the first jobs import and allocate what later ones use again
+    assert files[-1] <= files[4] and threads[-1] <= threads[4]
+
+
+@pytest.mark.parametrize(
+    ("grid", "line", "jobs"),
+    [
+        ({"model": "a,b,c", "fold": "0,1,2"}, [], 9),
+        ({"model": "a,b,c", "fold": "0,1,2"}, ["model=b"], 3),
+        ({"model": "a,b,c"}, ["model=a,b", "fold=range(0,4)", "dilation=9"], 8),
+        ({}, ["fold=0"], 1),
+    ],
+)
+def test_jobs_of_a_grid(grid: dict[str, str], line: list[str], jobs: int):
+    register_resolvers()
+    with initialize_config_dir(str(config_folder()), version_base="1.3"):
+        config = compose("config", return_hydra_config=True)
+    with open_dict(config):
+        config.hydra.sweeper.params = grid
+        config.hydra.overrides.task = line
+    assert count_jobs(config) == jobs

@@ -1,0 +1,82 @@
+"""Identical and near-identical images: found, told apart, and nothing else taken for them."""
+
+import numpy as np
+import pytest
+from helpers import picture
+from hypothesis import given
+from hypothesis import strategies as st
+
+from anomaly_seg.data.twins import NEAR, Twin, find_twins, thumbnail
+
+
+def scene(name: str) -> np.ndarray:
+    """Blocks of 8 x 8 equal pixels, so that a thumbnail of half the size shows them all."""
+    return np.kron(picture(name, 16, 16), np.ones((8, 8))).astype(np.uint8)
+
+
+def twins_of(images: list[np.ndarray], items: list[str]) -> list[Twin]:
+    prints = [image.tobytes().hex() for image in images]
+    return find_twins(prints, np.stack([thumbnail(image) for image in images]), items)
+
+
+def test_a_thumbnails_dot_product_is_a_correlation() -> None:
+    a, b = scene("a"), scene("b")
+    expected = np.corrcoef(a.ravel(), b.ravel())[0, 1]
+    assert thumbnail(a) @ thumbnail(b) == pytest.approx(expected, abs=1e-5)
+    assert thumbnail(a) @ thumbnail(a) == pytest.approx(1, abs=1e-5)
+    assert thumbnail(a).shape == (64 * 64,) and thumbnail(a).dtype == np.float32
+
+
+def test_a_thumbnail_does_not_care_for_brightness_contrast_or_size() -> None:
+    a = scene("a")
+    for other in ((a // 2 + 40).astype(np.uint8), a[::2, ::2], np.kron(a, np.ones((2, 2), np.uint8))):
+        assert thumbnail(other) @ thumbnail(a) > 0.99
+
+
+def test_pairs_across_items_best_first() -> None:
+    a, b, c = scene("a"), scene("b"), scene("c")
+    noisy = np.clip(b + np.random.default_rng(0).normal(0, 20, b.shape), 0, 255).astype(np.uint8)
+    found = twins_of([a, b, c, noisy, a, a], ["x", "x", "y", "y", "z", "x"])
+    assert [(t.a, t.b, t.kind) for t in found] == [(0, 4, "identical"), (4, 5, "identical"), (1, 3, "near")]
+    small_b, small_noisy = (image.reshape(64, 2, 64, 2).mean((1, 3)).ravel() for image in (b, noisy))
+    correlation = np.corrcoef(small_b, small_noisy)[0, 1]
+    assert [t.similarity for t in found] == pytest.approx([1, 1, correlation], abs=1e-3)
+    assert all(t.similarity >= NEAR for t in found)
+
+
+def test_views_of_one_item_are_not_compared() -> None:
+    assert twins_of([scene("a"), scene("a")], ["x", "x"]) == []
+
+
+def test_different_scenes_are_no_twins() -> None:
+    assert twins_of([scene(str(i)) for i in range(30)], [str(i) for i in range(30)]) == []
+
+
+def test_the_same_pixels_in_other_bytes_are_near() -> None:
+    a = scene("a")
+    (twin,) = find_twins(["jpg", "png"], np.stack([thumbnail(a), thumbnail(a)]), ["x", "y"])
+    assert twin.kind == "near" and twin.similarity == pytest.approx(1, abs=1e-5)
+
+
+def test_flat_images_are_twins_only_if_identical() -> None:
+    flat = [np.full((16, 16), grey, np.uint8) for grey in (7, 7, 8)]
+    assert twins_of(flat, ["x", "y", "z"]) == [Twin(0, 1, "identical", 1.0)]
+
+
+@given(st.lists(st.tuples(st.sampled_from("abcd"), st.sampled_from("xyz")), max_size=12))
+def test_identical_pairs_are_all_pairs_of_equal_images_of_different_items(images: list[tuple[str, str]]) -> None:
+    names, items = [name for name, _ in images], [item for _, item in images]
+    small = {name: thumbnail(scene(name)) for name in "abcd"}
+    thumbnails = np.array([small[name] for name in names]).reshape(len(names), 64 * 64)
+    found = find_twins(names, thumbnails, items)
+    pairs = {(a, b) for b in range(len(images)) for a in range(b) if names[a] == names[b] and items[a] != items[b]}
+    assert {(t.a, t.b) for t in found} == pairs and len(found) == len(pairs)
+    assert all(t.kind == "identical" for t in found)
+
+
+def test_more_images_than_a_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    n = 1030  # blocks hold 1024 rows
+    thumbnails = np.eye(n, dtype=np.float32)
+    thumbnails[1029] = thumbnails[3]
+    found = find_twins([str(i) for i in range(n)], thumbnails, [str(i) for i in range(n)])
+    assert [(t.a, t.b, t.kind) for t in found] == [(3, 1029, "near")]

@@ -1,0 +1,42 @@
+"""Runs of a second or two: 12 synthetic images of 128x64, a sixteenth of the width. Imported by child processes too."""
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from anomaly_seg.cli import config_folder
+from anomaly_seg.sweep import compose
+
+TINY = [
+    "scale=demo", "scale.height=128", "scale.width=64", "scale.width_factor=0.0625", "data.reader.items=6", "data.reader.views=2",
+    "epochs=1", "threads=1", "trainer.accelerator=cpu", "trainer.enable_progress_bar=false",
+]  # fmt: skip
+
+
+def tiny_config(output: Path, *overrides: str) -> DictConfig:
+    """The configuration of a tiny run below `output`; an override wins over the same key of TINY."""
+    keys = {o.lstrip("+~").split("=")[0] for o in overrides}
+    words = [w for w in TINY if w.split("=")[0] not in keys]
+    if "data=kolektor" in overrides:  # which takes what it finds
+        words = [w for w in words if not w.startswith("data.reader.")]
+    words += [] if "output_dir" in keys else [f"output_dir={output}"]
+    return compose(config_folder(), [*words, *overrides])
+
+
+def train(output: Path, overrides: list[str], kill_at: int | None = None) -> None:
+    """Train in a child process that kills itself, as by `kill -9`, just before it takes step `kill_at`."""
+    from anomaly_seg.module import SegmentationModule
+    from anomaly_seg.run import run
+
+    step = SegmentationModule.training_step
+
+    def deadly(self: SegmentationModule, *args: Any) -> Any:
+        if self.global_step == kill_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return step(self, *args)
+
+    SegmentationModule.training_step = deadly  # type: ignore[method-assign]
+    run(tiny_config(output, *overrides))
