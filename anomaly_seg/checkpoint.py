@@ -19,8 +19,8 @@ class CheckpointFile(TorchCheckpointIO):
     """How Lightning writes and reads the checkpoint file."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
-        """Write through a temporary file in the same folder: Lightning's goes to the system's temporary folder, and from
-        there to another disk it is copied, so that a kill in between would leave half a checkpoint.
+        """Write through a temporary file in the same folder. Lightning's goes to the system's temporary folder, from
+        where it is copied to another disk: a kill in between would leave half a checkpoint.
 
         Raises:
             InputError: the folder takes no file.

@@ -12,8 +12,9 @@ VERBS = {
     "train": (
         "train and score one fold, or with -m every combination of the values given",
         "anomaly-seg train data=kolektor data.root=KolektorSDD.zip dilation=9 fold=0,1,2 -m",
-        "Arguments are Hydra overrides (key=value). --cfg job prints the whole configuration without running; -m (--multirun) "
-        "runs every combination of comma-separated values. Running a command again resumes it: finished runs are skipped.",
+        "Arguments are Hydra overrides (key=value). --cfg job prints the whole configuration without running; "
+        "-m (--multirun) runs every combination of comma-separated values. The same command again resumes it: finished "
+        "runs are skipped.",
     ),
     "check": (
         "look at a data set before training: counts, sizes, defects, folds, twins, problems",
@@ -29,7 +30,7 @@ VERBS = {
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Entry point of `anomaly-seg`. Returns the exit code: 0 done, 1 a run failed, 2 unusable input, 130 interrupted."""
+    """Entry point of `anomaly-seg`. Returns 0: done, 1: a run failed, 2: unusable input, 130: interrupted."""
     words = sys.argv[1:] if arguments is None else arguments
     parser = _parser()
     options, rest = parser.parse_known_args(words)

@@ -29,7 +29,7 @@ def describe() -> Environment:
     if torch.cuda.is_available():
         hardware["gpu"] = torch.cuda.get_device_name()
     return Environment(
-        commit=commit or "unknown", dirty=bool(_git("status", "--porcelain", "--untracked-files=no")) if commit else False,
+        commit=commit or "unknown", dirty=bool(commit and _git("status", "--porcelain", "--untracked-files=no")),
         date=datetime.now(UTC).isoformat(timespec="seconds"), versions=versions, hardware=hardware,
     )  # fmt: skip
 

@@ -41,7 +41,8 @@ def pixel_counts(
 ) -> PixelCounts:
     """Counts of `probability > threshold` against the mask (0 or 1), for ascending thresholds, in one pass.
 
-    >>> counts = pixel_counts(torch.tensor([[[[0.2, 0.6, 0.9]]]]), torch.tensor([[[[0.0, 1.0, 1.0]]]]), torch.tensor([0.1, 0.7]))
+    >>> probability, mask = torch.tensor([[[[0.2, 0.6, 0.9]]]]), torch.tensor([[[[0.0, 1.0, 1.0]]]])
+    >>> counts = pixel_counts(probability, mask, torch.tensor([0.1, 0.7]))
     >>> counts.tp.tolist(), counts.fp.tolist()
     ([2, 1], [1, 0])
     """

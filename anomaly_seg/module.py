@@ -125,7 +125,7 @@ class SegmentationModule(L.LightningModule):
     @property
     def evaluated(self) -> Network:
         """The network to score with: the moving average where one is kept."""
-        return self.averaged.module if self.averaged is not None else self.network
+        return self.averaged.module if self.averaged is not None else self.network  # type: ignore[return-value]
 
     def configure_optimizers(self) -> Any:
         settings = dict(self.settings)
@@ -167,7 +167,7 @@ class SegmentationModule(L.LightningModule):
                     f"model.phases, '{phase.name}': no part {sorted(unknown)}; choose from {sorted(parts)}"
                 )
 
-    def _average(self, average: Tensor, current: Tensor, count: Tensor) -> Tensor:
+    def _average(self, average: Tensor, current: Tensor, count: Tensor | int) -> Tensor:
         # As tf.train.ExponentialMovingAverage: early on a smaller decay, or the start would dominate a short run.
         decay = min(self.decay, (1 + int(count)) / (10 + int(count)))
         return torch.lerp(current, average, decay)

@@ -128,7 +128,9 @@ def claim(folder: Path, chosen: dict[str, Any]) -> bool:
     try:
         if chosen["overwrite"] and folder.exists():
             if not record.exists() and any(folder.iterdir()):
-                raise InputError(f"{folder}: holds files but no config.yaml, so it is no run's; overwrite=true leaves it alone")
+                raise InputError(
+                    f"{folder}: holds files but no config.yaml, so it is no run's; overwrite=true leaves it alone"
+                )
             shutil.rmtree(folder)
         # A run that failed before its first epoch ended has nothing to lose: mend the settings and start again.
         if record.exists() and (results.finished(folder) or (folder / CHECKPOINT).exists()):

@@ -1,7 +1,7 @@
 """What a sweep adds to a run: one failing job never stops the rest, a live line, a summary, an exit code.
 
-Jobs talk to the command through a journal, a file that each appends one line to, because Hydra's launchers run them in this
-process (basic) or in others (joblib) and return nothing.
+Jobs talk to the command through a journal, a file that each appends one line to, because Hydra's launchers run them in
+this process (basic) or in others (joblib) and return nothing.
 """
 
 import gc
@@ -51,7 +51,7 @@ def compose(config_folder: Path, overrides: Sequence[str]) -> DictConfig:
 
 
 def train(config_folder: Path, overrides: Sequence[str]) -> int:
-    """Run Hydra on `job` and sum up. Returns 0 if every job ended well, 1 if one failed, 2 if the input was unusable."""
+    """Run Hydra on `job` and sum up. Returns 0: every job ended well, 1: one failed, 2: unusable input."""
     register_resolvers()
     with tempfile.TemporaryDirectory(prefix="anomaly-seg-") as folder:
         journal = Path(folder) / "journal.jsonl"
@@ -79,7 +79,7 @@ def job(config: DictConfig) -> float | None:
     """One job of a sweep, or the only one: a run whose failure is written down instead of raised.
 
     Returns:
-        AP of the scored images, for sweepers that optimise (their experiment scores validation images); None on failure.
+        AP of the scored images, for sweepers that optimise (on validation images); None on failure.
     """
     from anomaly_seg.results import read_result
     from anomaly_seg.run import run

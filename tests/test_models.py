@@ -3,6 +3,7 @@
 import copy
 import io
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -152,8 +153,13 @@ class TestEveryNetwork:
 
     @pytest.mark.parametrize(
         ("setting", "says"),
-        [({"norm": "layer"}, "norm=layer"), ({"width": 0}, "width=0"), ({"width": -1.0}, "width"), ({"init": "zeros"}, "init=zeros")],
-    )  # fmt: skip
+        [
+            ({"norm": "layer"}, "norm=layer"),
+            ({"width": 0}, "width=0"),
+            ({"width": -1.0}, "width"),
+            ({"init": "zeros"}, "init=zeros"),
+        ],
+    )
     def test_a_wrong_setting_is_refused(self, make, setting: dict, says: str) -> None:
         kind = type(make())
         with pytest.raises(InputError, match=rf"model\.network\.{says}"):
@@ -183,9 +189,8 @@ def up(below: int, skip: int, out: int, k: int) -> int:
 
 class TestParameterCounts:
     def test_one_stage(self) -> None:
-        encoder = sum([
-            conv(1, 32, 5) + conv(32, 32, 5), conv(32, 64, 5) + 2 * conv(64, 64, 5), 4 * conv(64, 64, 5), conv(64, 1024, 15),
-        ])  # fmt: skip
+        stages = conv(1, 32, 5) + conv(32, 32, 5), conv(32, 64, 5) + 2 * conv(64, 64, 5), 4 * conv(64, 64, 5)
+        encoder = sum(stages) + conv(64, 1024, 15)
         decoder = up(1024, 64, 64, 5) + up(64, 64, 64, 5) + up(64, 32, 32, 5)
         heads = (64 + 1) + (64 + 1) + (32 + 1)
         with torch.device("meta"):
@@ -208,7 +213,7 @@ class TestParameterCounts:
     def test_unet(self, base: int, depth: int, expected: int | None) -> None:
         widths = [base * 2**level for level in range(depth + 1)]
         down = sum(conv(a, b, 3) + conv(b, b, 3) for a, b in zip([1, *widths], widths, strict=False))
-        count = down + sum(up(below, c, c, 3) for c, below in zip(widths, widths[1:], strict=False)) + base + 1
+        count = down + sum(up(below, c, c, 3) for c, below in pairwise(widths)) + base + 1
         with torch.device("meta"):
             assert parameter_count(UNet(base=base, depth=depth)) == count
         assert expected in (None, count)
@@ -269,7 +274,7 @@ class TestOneStage:
         coarse, bottom = (torch.tensor([v], requires_grad=True) for v in (c, b))
         fused = fine_logit(coarse, bottom, 3)
         nnf.binary_cross_entropy_with_logits(fused, torch.tensor([target])).backward()
-        # logit(F) = -log(exp(s) - 1) with s = softplus(-c) + 3 softplus(-b); in float64 this is exact enough to compare with
+        # logit(F) = -log(exp(s) - 1) with s = softplus(-c) + 3 softplus(-b), in float64
         x, y = (torch.tensor([v], dtype=torch.float64, requires_grad=True) for v in (c, b))
         s = torch.log1p(torch.exp(-x)) + 3 * torch.log1p(torch.exp(-y))
         loss = torch.where(torch.tensor(target) == 1, s, -torch.log(-torch.expm1(-s)))
@@ -301,8 +306,9 @@ class TestOneStage:
     @pytest.mark.parametrize(
         "setting",
         [
-            {"transposed_kernel": 2}, {"transposed_kernel": 4}, {"upsampling": "nearest"}, {"decoder_widths": (16, 32, 48)},
-            {"side_outputs": [1, 3]}, {"side_outputs": [2], "bottom": "f2", "readout": "f2"}, {"readout": "C"},
+            {"transposed_kernel": 2}, {"transposed_kernel": 4}, {"upsampling": "nearest"},
+            {"decoder_widths": (16, 32, 48)}, {"side_outputs": [1, 3]},
+            {"side_outputs": [2], "bottom": "f2", "readout": "f2"}, {"readout": "C"},
             {"readout": "fine"}, {"large_kernel": "fft"}, {"head_bias": -5}, {"init": "normal"},
         ],
         ids=str,
@@ -436,8 +442,11 @@ class TestSegDec:
 
 @pytest.mark.parametrize("norm", ["batch", "instance"])
 @pytest.mark.parametrize("average", [0.0, 0.9])
-@pytest.mark.parametrize("optimizer", [{"name": "adam", "lr": 0.01}, {"name": "sgd", "lr": 0.1, "momentum": 0.9, "weight_decay": 0.1}],
-                         ids=["adam", "sgd"])  # fmt: skip
+@pytest.mark.parametrize(
+    "optimizer",
+    [{"name": "adam", "lr": 0.01}, {"name": "sgd", "lr": 0.1, "momentum": 0.9, "weight_decay": 0.1}],
+    ids=["adam", "sgd"],
+)
 def test_stage_two_leaves_the_segmentation_bit_for_bit(norm: str, average: float, optimizer: dict) -> None:
     torch.manual_seed(0)
     phases = [

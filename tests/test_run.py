@@ -14,13 +14,13 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
+from tiny_runs import tiny_config
 
 from anomaly_seg import results, settings
 from anomaly_seg.errors import InputError
 from anomaly_seg.module import SegmentationModule
 from anomaly_seg.run import CHECKPOINT, run
-from tiny_runs import tiny_config
 
 FILES = {"config.yaml", "scores.csv", "pixels.csv", "result.json", "metrics.csv", CHECKPOINT, "pictures"}
 
@@ -189,6 +189,10 @@ class TestTheSameAgain:
 
 
 class TestRefusals:
+    @pytest.fixture(scope="class")
+    def usual(self, tmp_path_factory: pytest.TempPathFactory) -> DictConfig:
+        return tiny_config(tmp_path_factory.mktemp("refused"))
+
     @pytest.mark.parametrize(
         ("override", "says"),
         [
@@ -212,16 +216,14 @@ class TestRefusals:
             ("optimizer.lr=-1", "Invalid learning rate"),
         ],
     )
-    def test_a_value_out_of_range_is_named(self, configure: Callable, override: str, says: str) -> None:
+    def test_a_value_out_of_range_is_named(self, usual: DictConfig, override: str, says: str) -> None:
         with pytest.raises(InputError, match=says):
-            run(configure(override))
+            run(OmegaConf.merge(usual, OmegaConf.from_dotlist([override])))
 
-    def test_a_missing_loss_is_named(self, configure: Callable) -> None:
+    def test_a_missing_loss_is_named(self, usual: DictConfig) -> None:
         phases = [{"name": "all", "length": 1.0, "train": [], "weights": {"f9": 1.0}}]
-        config = configure()
-        OmegaConf.update(config, "model.phases", phases)
         with pytest.raises(InputError, match="loss on 'f9': OneStage has f1, f2, f3"):
-            run(config)
+            run(OmegaConf.merge(usual, {"model": {"phases": phases}}))
 
 
 class _Hostile:

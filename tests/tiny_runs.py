@@ -11,8 +11,8 @@ from anomaly_seg.cli import config_folder
 from anomaly_seg.sweep import compose
 
 TINY = [
-    "scale=demo", "scale.height=128", "scale.width=64", "scale.width_factor=0.0625", "data.reader.items=6", "data.reader.views=2",
-    "epochs=1", "threads=1", "trainer.accelerator=cpu", "trainer.enable_progress_bar=false",
+    "scale=demo", "scale.height=128", "scale.width=64", "scale.width_factor=0.0625", "data.reader.items=6",
+    "data.reader.views=2", "epochs=1", "threads=1", "trainer.accelerator=cpu", "trainer.enable_progress_bar=false",
 ]  # fmt: skip
 
 

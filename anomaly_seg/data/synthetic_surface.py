@@ -105,9 +105,9 @@ def _texture(shared: np.random.Generator, own: np.random.Generator, shape: tuple
     contrast, brightness = shared.uniform(9, 17), shared.uniform(168, 200) + own.normal(0, 2)
     image = cv2.addWeighted(fine, 0.7 * contrast, coarse, 0.6 * contrast, brightness)
     image = cv2.scaleAdd(patches, 0.4 * contrast, image)
-    pits = cv2.max(cv2.addWeighted(coarse, -1, patches, -0.4, -1), 0)  # they crowd where the surface is dark anyway
+    pits = np.maximum(cv2.addWeighted(coarse, -1, patches, -0.4, -1), 0)  # they crowd where the surface is dark anyway
     image = cv2.scaleAdd(pits, -shared.uniform(10, 26), image)
-    image = cv2.scaleAdd(cv2.max(fine - 1.4, 0), shared.uniform(10, 32), image)  # bright flecks
+    image = cv2.scaleAdd(np.maximum(fine - 1.4, 0), shared.uniform(10, 32), image)  # bright flecks
     image = cv2.scaleAdd(_noise(own, shape, 300 * sy, 130 * sx), shared.uniform(3, 9), image)  # shading
     return cv2.scaleAdd(_noise(own, shape, 220 * sy, 5 * sx), shared.uniform(0, 6), image)  # streaks
 
@@ -129,11 +129,11 @@ def _blob(canvas: np.ndarray, rng: np.random.Generator, radii: np.ndarray, opaci
 def _add_stains_and_specks(image: np.ndarray, shared: np.random.Generator, own: np.random.Generator) -> None:
     s = _scales(image.shape)[2]
     step = max(1, int(6 * s))  # stains are soft: drawn small, then enlarged
-    stains = np.zeros([-(-side // step) for side in image.shape], np.uint8)
+    stains: np.ndarray = np.zeros([-(-side // step) for side in image.shape], np.uint8)
     for _ in range(own.poisson(shared.uniform(0.5, 4))):
         _blob(stains, own, own.uniform(12, 70, 2) * s / step, own.uniform(0.05, 0.25))
     stains = cv2.GaussianBlur(stains.astype(np.float32) / 255, (0, 0), max(0.5, 13 * s / step))
-    specks = np.zeros(image.shape, np.uint8)
+    specks: np.ndarray = np.zeros(image.shape, np.uint8)
     for _ in range(1 + own.poisson(shared.uniform(3, 10))):
         is_dash = own.random() < 0.3  # as thin as a crack, but short
         radii = own.uniform((9, 1.8), (18, 2.2)) if is_dash else own.uniform((3, 2.5), (8, 5))
@@ -191,7 +191,7 @@ def _add_crack(image: np.ndarray, mask: np.ndarray, rng: np.random.Generator) ->
         widths = np.maximum(widest * s * taper, MIN_CRACK_WIDTH * max(1, s))
         for begin, end, wide in zip(corners, corners[1:], widths, strict=False):
             cv2.line(canvas, begin, end, 255, round(wide * SUPERSAMPLING))
-    covered = cv2.resize(canvas, mask.shape[::-1], interpolation=cv2.INTER_AREA).astype(np.float32) / 255
+    covered: np.ndarray = cv2.resize(canvas, mask.shape[::-1], interpolation=cv2.INTER_AREA).astype(np.float32) / 255
     covered = cv2.GaussianBlur(covered, (0, 0), max(0.3, 0.9 * s))
     covered[covered < 0.25] = 0  # the mask is exactly the set of pixels the crack darkens
     mask[covered > 0] = 255

@@ -1,5 +1,6 @@
 """Building blocks: convolution with normalisation and ReLU, and the up-sampling block of a decoder."""
 
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -46,7 +47,7 @@ def conv_norm_relu(
 def conv_stage(in_channels: int, out_channels: int, kernel: int, count: int, norm: Norm) -> nn.Sequential:
     """`count` convolutions of one width in a row."""
     widths = [in_channels] + [out_channels] * count
-    return nn.Sequential(*(conv_norm_relu(a, b, kernel, norm) for a, b in zip(widths, widths[1:], strict=False)))
+    return nn.Sequential(*(conv_norm_relu(a, b, kernel, norm) for a, b in pairwise(widths)))
 
 
 class UpBlock(nn.Module):

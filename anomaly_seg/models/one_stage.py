@@ -39,7 +39,7 @@ def fine_suppression(coarse: Map, bottom: Map, multiplications: int = 3) -> Map:
 
 
 def fine_logit(coarse_logit: Map, bottom: Map, multiplications: int) -> Map:
-    """logit(F), computed from logits so that a loss on F neither overflows nor loses its gradient up to logits of 80."""
+    """logit(F), from logits, so that a loss on F neither overflows nor loses its gradient up to logits of 80."""
     log_f = nnf.logsigmoid(coarse_logit.float()) + multiplications * nnf.logsigmoid(bottom.float())
     log_f = log_f.clamp(max=-1e-36)  # F = 1 would make log(1 - F) infinite; 1e36 is still a float32 gradient
     return log_f - torch.log(-torch.expm1(log_f))

@@ -1,10 +1,12 @@
 """Seg-Dec, the two-stage baseline.
 
 Tabernik, Sela, Skvarc, Skocaj: "Segmentation-based deep-learning approach for surface-defect detection",
-Journal of Intelligent Manufacturing, 2019. A segmentation network is trained first, then frozen under a decision network.
+Journal of Intelligent Manufacturing, 2019. A segmentation network is trained first, then frozen under a decision
+network.
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as nnf
@@ -12,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from anomaly_seg.models.base import Network, Output
-from anomaly_seg.models.blocks import Backend, Init, Norm, conv_norm_relu, initialise, normalisation, scaled
+from anomaly_seg.models.blocks import Backend, Init, Norm, conv_norm_relu, initialise, normalisation
 from anomaly_seg.models.encoder import Encoder
 
 
@@ -38,7 +40,7 @@ class Decision(nn.Module):
         super().__init__()
         steps = [channels + 1, *widths]
         layers: list[nn.Module] = []
-        for a, b in zip(steps, steps[1:], strict=False):
+        for a, b in pairwise(steps):
             layers += [nn.MaxPool2d(2), conv_norm_relu(a, b, 5, norm)]
         self.convs = nn.Sequential(*layers)
         self.linear = nn.Linear(2 * widths[-1] + 2, 1)
@@ -55,13 +57,15 @@ class SegDec(Network):
 
     Args:
         in_channels: 1 for grey images.
-        width: fraction of the published channel counts (the decision network's 8, 16, 32 included).
+        width: fraction of the published channel counts of the segmentation network.
+        decision_widths: channels of the decision network, not scaled by `width`: 1 or 2 channels decide nothing.
         norm: "instance" is what the published code computed: statistics of the current image, at evaluation too.
         init: "normal" is the published N(0, 0.01).
+        head_bias: start of the mask logit's shift (published: 0; the log-odds of a defect pixel spare Adam many steps).
         large_kernel: see `Encoder`.
 
-    Input: (b, in_channels, h, w) in [0, 1], h and w multiples of 8 and at least 64, one of them at least 128: the decision
-    network pools to 1/64, and a single value per channel has no statistics to normalise by.
+    Input: (b, in_channels, h, w) in [0, 1], h and w multiples of 8 and at least 64, one of them at least 128: the
+    decision network pools to 1/64, and a single value per channel has no statistics to normalise by.
     """
 
     smallest_size = 64
@@ -71,15 +75,18 @@ class SegDec(Network):
         self,
         in_channels: int = 1,
         width: float = 1.0,
+        decision_widths: Sequence[int] = (8, 16, 32),
         norm: Norm = "instance",
+        head_bias: float = 0.0,
         init: Init = "normal",
         large_kernel: Backend = "direct",
     ) -> None:
         super().__init__()
         self.segmentation = Segmentation(in_channels, width, norm, large_kernel)
         channels = self.segmentation.encoder.widths[-1]
-        self.decision = Decision(channels, [scaled(c, width) for c in (8, 16, 32)], norm)
+        self.decision = Decision(channels, decision_widths, norm)
         initialise(self, init)
+        nn.init.constant_(self.segmentation.head[1].bias, head_bias)
 
     def nearest_size(self, height: int, width: int) -> tuple[int, int]:
         height, width = super().nearest_size(height, width)
@@ -101,15 +108,15 @@ class SegDec(Network):
         return {"mask": torch.sigmoid(logit)}
 
     def scores(self, output: Output, maps: dict[str, Tensor]) -> dict[str, Float[Tensor, " b"]]:
-        """The decision's probability in float64 (float32 would round confident images into ties), and the pooled mask."""
+        """The decision's probability, in float64 (float32 would round sure ones into ties), and the pooled mask."""
         assert output.decision is not None
         return {"decision": torch.sigmoid(output.decision.double())} | super().scores(output, maps)
 
 
 def segmentation_target(mask: Float[Tensor, "b 1 h w"]) -> Float[Tensor, "b 1 h/8 w/8"]:
-    """Share of defect pixels in the 17x17 window on each 8x8 cell, of that part of the window which is inside the image."""
-    # Centred on pixel 4 of a cell (its middle is 3.5), the windows reach 4 pixels out before the first cell and 5 behind
-    # the last: the published code's 'same' padding. That padding is left out of the mean, or a defect at the image's
-    # border would have a fainter target than the same defect elsewhere.
+    """Share of defect pixels in the 17x17 window on each 8x8 cell, of the part of the window inside the image."""
+    # Centred on pixel 4 of a cell (its middle is 3.5), the windows reach 4 pixels out before the first cell and 5
+    # behind the last: the published code's 'same' padding. That padding is left out of the mean, or a defect at the
+    # image's border would have a fainter target than the same defect elsewhere.
     mass, inside = (nnf.avg_pool2d(nnf.pad(m, (4, 5, 4, 5)), 17, 8) for m in (mask, torch.ones_like(mask[:1, :1])))
     return mass / inside

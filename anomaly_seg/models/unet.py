@@ -1,5 +1,7 @@
 """U-Net (Ronneberger, Fischer, Brox, MICCAI 2015) with 'same' padding, normalisation and transposed convolutions."""
 
+from itertools import pairwise
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -47,7 +49,7 @@ class UNet(Network):
         self.down = nn.ModuleList(
             conv_stage(a, b, 3, 2, norm) for a, b in zip([in_channels, *widths], widths, strict=False)
         )
-        self.up = nn.ModuleList(UpBlock(below, c, c, 3, norm) for c, below in zip(widths, widths[1:], strict=False))
+        self.up = nn.ModuleList(UpBlock(below, c, c, 3, norm) for c, below in pairwise(widths))
         self.pool = nn.MaxPool2d(2)
         initialise(self, init)
         self.head = SideOutput(widths[0], 1, "bilinear", head_bias)
