@@ -28,7 +28,7 @@ demo: install ## train and compare on generated data, write demo/report.html
 	$(BIN)/anomaly-seg report demo
 
 test: dev ## run the tests
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+	$(BIN)/python -m pytest --numprocesses 2 --dist load
 
 lint: dev ## ruff and mypy
 	$(BIN)/ruff check .

@@ -138,7 +138,7 @@ def make_logger(chosen: dict[str, Any], folder: Path, resumed: bool = False) -> 
         return WandbRun(
             WandbLogger(
                 project=options["project"], entity=options["entity"], name=run_name, save_dir=folder, config=chosen,
-                group=chosen["experiment_name"], job_type=chosen["model"]["name"], mode=mode, reinit=True,
+                group=chosen["experiment_name"], job_type=chosen["model"]["name"], mode=mode, reinit="finish_previous",
                 tags=[chosen["data"]["name"], chosen["scale"]["name"], f"D{chosen['dilation']}", f"fold{chosen['fold']}"],
             )
         )  # fmt: skip

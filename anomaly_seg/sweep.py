@@ -105,6 +105,7 @@ class Announce(Callback):
     """Tells the journal how many jobs a sweep has, before the first starts."""
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        Path(config.output_dir).mkdir(parents=True, exist_ok=True)  # where the storage of a search goes
         _append({"status": "start", "total": count_jobs(config), "time": time.time()})
 
 

@@ -10,6 +10,7 @@ import threading
 import time
 from pathlib import Path
 
+import optuna
 import psutil
 import pytest
 from hydra import compose, initialize_config_dir
@@ -22,8 +23,8 @@ from anomaly_seg.sweep import count_jobs, job, register_resolvers
 ROOT = Path(__file__).parent.parent
 SMALL = [
     "scale=demo", "scale.height=64", "scale.width=64", "scale.width_factor=0.0625", "data.reader.items=6",
-    "data.reader.views=2", "data.reader.defective_fraction=0.5", "dilation=5", "epochs=2", "threads=1", "pictures=false",
-    "trainer.enable_progress_bar=false",
+    "data.reader.views=2", "data.reader.defective_fraction=0.5", "dilation=5", "epochs=2", "threads=1",
+    "pictures=false", "trainer.enable_progress_bar=false",
 ]  # fmt: skip
 
 
@@ -35,8 +36,8 @@ def start(words: list[str], tmp_path: Path) -> subprocess.Popen:
     """The command in a process group of its own, its screen in a file."""
     with open(tmp_path / "screen.txt", "a") as screen:
         return subprocess.Popen(
-            [sys.executable, "-m", "anomaly_seg.cli", "train", *words], cwd=ROOT, stdout=screen, stderr=screen,
-            start_new_session=True,
+            [sys.executable, "-m", "anomaly_seg.cli", "train", *words],
+            cwd=ROOT, stdout=screen, stderr=screen, start_new_session=True,
         )  # fmt: skip
 
 
@@ -106,6 +107,32 @@ def test_side_by_side_equals_one_after_another(tmp_path: Path):
     assert main(["train", *small(tmp_path, "one"), *grid]) == 0
     assert main(["train", *small(tmp_path, "two"), *grid, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]) == 0
     assert len(tables(tmp_path / "one")) == 4 and tables(tmp_path / "two") == tables(tmp_path / "one")
+
+
+def test_a_killed_worker_of_joblib_is_made_up_for_by_the_rerun(tmp_path: Path):
+    grid = ["fold=0,1", "epochs=6", "-m"]
+    side_by_side = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
+    process = start([*small(tmp_path, "killed"), *grid, *side_by_side], tmp_path)
+    deadline = time.time() + 100
+    while not list((tmp_path / "killed").rglob("checkpoint.ckpt")) and time.time() < deadline:
+        time.sleep(0.1)
+    workers = [c for c in psutil.Process(process.pid).children(recursive=True) if "loky" in " ".join(c.cmdline())]
+    workers[-1].kill()
+    assert process.wait(100) != 0  # joblib gives up the sweep
+    assert start([*small(tmp_path, "killed"), *grid, *side_by_side], tmp_path).wait(200) == 0
+    assert main(["train", *small(tmp_path, "calm"), *grid]) == 0
+    assert len(tables(tmp_path / "calm")) == 4 and tables(tmp_path / "killed") == tables(tmp_path / "calm")
+
+
+def test_search_goes_on_in_its_storage(tmp_path: Path):
+    words = [*small(tmp_path), "experiment=search", "epochs=1", "hydra.sweeper.n_trials=1"]
+    for trials in (1, 2):
+        assert start(words, tmp_path).wait(200) == 0
+        study = optuna.load_study("search-synthetic-one_stage", f"sqlite:///{tmp_path}/runs/search.db")
+        assert len(study.trials) == trials and all(t.state.name == "COMPLETE" for t in study.trials)
+    found = [read_result(path) for path in (tmp_path / "runs").rglob("result.json")]
+    assert len(found) == 2 and all(r.run.scored == "validation" for r in found)
+    assert sorted(t.value for t in study.trials) == sorted(r.image.ap for r in found)
 
 
 def test_interrupted_sweep_says_how_to_go_on(tmp_path: Path):

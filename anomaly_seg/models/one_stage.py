@@ -142,11 +142,18 @@ class OneStage(Network):
         return maps
 
     def scores(self, output: Output, maps: dict[str, Tensor]) -> dict[str, Float[Tensor, " b"]]:
-        """G of every map, and of Eq. 4 with 0 to 5 multiplications (F0..F5): readouts that need no training."""
+        """G of every map, and the readouts that need no training.
+
+        F0..F5 is Eq. 4 with 0 to 5 multiplications; F_f2 and the like take another map for the bottom layer.
+        """
         scores = super().scores(output, maps)
         if "C" in maps:
-            bottom = output.logits[self.bottom].float()
-            scores |= {f"F{n}": pooled_score(fine_suppression(maps["C"], bottom, n)) for n in range(6)}
+            logits = {name: value.float() for name, value in output.logits.items()}
+            scores |= {f"F{n}": pooled_score(fine_suppression(maps["C"], logits[self.bottom], n)) for n in range(6)} | {
+                f"F_{name}": pooled_score(fine_suppression(maps["C"], value, self.multiplications))
+                for name, value in logits.items()
+                if name != self.bottom
+            }
         return scores
 
     def supervised(self, output: Output, names: Iterable[str]) -> dict[str, Tensor]:
