@@ -1,4 +1,4 @@
-"""Tracking: csv, TensorBoard or Weights & Biases behind three calls."""
+"""Tracking: csv, TensorBoard, Weights & Biases or MLflow behind three calls."""
 
 import csv
 import io
@@ -8,7 +8,7 @@ from typing import Any
 
 from lightning.pytorch.loggers import Logger
 
-from anomaly_seg import results
+from anomaly_seg import results, settings
 from anomaly_seg.errors import InputError
 from anomaly_seg.schema import Result
 
@@ -95,6 +95,18 @@ class WandbRun(RunLogger):
         wandb.finish()
 
 
+class MlflowRun(RunLogger):
+    """One MLflow run a job, in a local SQLite file unless `tracking_uri` says otherwise."""
+
+    def finish(self, result: Result, folder: Path) -> None:
+        client, run_id = self.lightning.experiment, self.lightning.run_id  # type: ignore[attr-defined]
+        for name, value in summary(result).items():
+            client.log_metric(run_id, name, value)
+        client.log_artifact(run_id, str(folder / results.SCORES))
+        if (folder / "pictures").exists():
+            client.log_artifacts(run_id, str(folder / "pictures"), "pictures")
+
+
 def summary(result: Result) -> dict[str, float]:
     """The figures a dashboard's table and parallel coordinates compare runs by."""
     figures = {
@@ -120,29 +132,68 @@ def make_logger(chosen: dict[str, Any], folder: Path, resumed: bool = False) -> 
     Raises:
         InputError: unknown kind, or its package is not installed.
     """
-    options, run_name = chosen["logger"], chosen["run_name"]
-    kind = options["kind"]
-    if kind == "csv":
-        return RunLogger(CsvHistory(folder / "metrics.csv", resumed))
-    if kind == "tensorboard":
-        from lightning.pytorch.loggers import TensorBoardLogger
+    kind = chosen["logger"]["kind"]
+    makers = {"csv": _csv, "tensorboard": _tensorboard, "wandb": _wandb, "mlflow": _mlflow}
+    if kind not in makers:
+        raise InputError(f"logger.kind={kind}: choose {', '.join(makers)}")
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        return makers[kind](chosen, folder, resumed)
+    except ModuleNotFoundError as error:
+        raise InputError(f"logger={kind} needs {error.name}: pip install 'anomaly-seg[{kind}]'") from error
 
-        return TensorBoardRun(TensorBoardLogger(folder, name="", version="tensorboard"))
-    if kind == "wandb":
-        from lightning.pytorch.loggers import WandbLogger
 
-        folder.mkdir(parents=True, exist_ok=True)
-        mode = options["mode"]
-        if mode == "auto":
-            mode = "online" if os.environ.get("WANDB_API_KEY") or _logged_in() else "offline"
-        return WandbRun(
-            WandbLogger(
-                project=options["project"], entity=options["entity"], name=run_name, save_dir=folder, config=chosen,
-                group=chosen["experiment_name"], job_type=chosen["model"]["name"], mode=mode, reinit="finish_previous",
-                tags=[chosen["data"]["name"], chosen["scale"]["name"], f"D{chosen['dilation']}", f"fold{chosen['fold']}"],
-            )
-        )  # fmt: skip
-    raise InputError(f"logger.kind={kind}: choose csv, tensorboard or wandb")
+def _csv(chosen: dict[str, Any], folder: Path, resumed: bool) -> RunLogger:
+    return RunLogger(CsvHistory(folder / "metrics.csv", resumed))
+
+
+def _tensorboard(chosen: dict[str, Any], folder: Path, resumed: bool) -> RunLogger:
+    from lightning.pytorch.loggers import TensorBoardLogger
+
+    return TensorBoardRun(TensorBoardLogger(folder, name="", version="tensorboard"))
+
+
+def _wandb(chosen: dict[str, Any], folder: Path, resumed: bool) -> RunLogger:
+    import wandb
+    from lightning.pytorch.loggers import WandbLogger
+
+    options, mode = chosen["logger"], chosen["logger"]["mode"]
+    if mode == "auto":
+        mode = "online" if os.environ.get("WANDB_API_KEY") or _logged_in() else "offline"
+    # Under the id of the run it goes on with, a resumed job stays one run.
+    kept = folder / "wandb-id"
+    if not (resumed and kept.exists()):
+        kept.write_text(wandb.util.generate_id())
+    logger = WandbLogger(
+        project=options["project"], entity=options["entity"], name=chosen["run_name"], save_dir=folder, config=chosen,
+        group=chosen["experiment_name"], job_type=chosen["model"]["name"], mode=mode, reinit="finish_previous",
+        tags=_tags(chosen), id=kept.read_text(), resume="allow",
+    )  # fmt: skip
+    return WandbRun(logger)
+
+
+def _mlflow(chosen: dict[str, Any], folder: Path, resumed: bool) -> RunLogger:
+    import mlflow
+    from lightning.pytorch.loggers import MLFlowLogger
+
+    output = Path(chosen["output_dir"]).resolve()
+    uri = chosen["logger"]["tracking_uri"] or f"sqlite:///{output}/mlflow.db"
+    kept = folder / "mlflow-id"
+    logger = MLFlowLogger(
+        experiment_name=chosen["experiment_name"], run_name=chosen["run_name"], tracking_uri=uri, synchronous=True,
+        tags=dict(zip(("data", "scale", "dilation", "fold"), _tags(chosen), strict=True)),
+        artifact_location=f"file://{output}/mlflow-artifacts",
+        run_id=kept.read_text() if resumed and kept.exists() else None,
+    )  # fmt: skip
+    if not (resumed and kept.exists()):
+        longest = mlflow.utils.validation.MAX_PARAM_VAL_LENGTH
+        logger.log_hyperparams({k: str(v)[:longest] for k, v in settings.relevant(chosen).items()})
+        kept.write_text(str(logger.run_id))
+    return MlflowRun(logger)
+
+
+def _tags(chosen: dict[str, Any]) -> list[str]:
+    return [chosen["data"]["name"], chosen["scale"]["name"], f"D{chosen['dilation']}", f"fold{chosen['fold']}"]
 
 
 def _logged_in() -> bool:
