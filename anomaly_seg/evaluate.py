@@ -31,7 +31,7 @@ class PixelCounts(NamedTuple):
 class Evaluation(NamedTuple):
     """Scores (n,) float64 by readout, in the order of `index`, and the pixel counts of the readout's map."""
 
-    index: np.ndarray
+    index: np.ndarray  # type: ignore[assignment]  # tuple has an index() that nobody wants here
     scores: dict[str, np.ndarray]
     pixels: PixelCounts
 

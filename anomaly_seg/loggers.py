@@ -3,6 +3,7 @@
 import csv
 import io
 import os
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +71,9 @@ class TensorBoardRun(RunLogger):
         for name, value in summary(result).items():
             writer.add_scalar(name, value, 0)
         for path in sorted((folder / "pictures").glob("*.png")):
-            writer.add_image(f"pictures/{path.stem}", cv2.imread(str(path))[:, :, ::-1].copy(), dataformats="HWC")
+            picture = cv2.imread(str(path))
+            if picture is not None:
+                writer.add_image(f"pictures/{path.stem}", picture[:, :, ::-1].copy(), dataformats="HWC")
 
 
 class WandbRun(RunLogger):
@@ -154,7 +157,6 @@ def _tensorboard(chosen: dict[str, Any], folder: Path, resumed: bool) -> RunLogg
 
 
 def _wandb(chosen: dict[str, Any], folder: Path, resumed: bool) -> RunLogger:
-    import wandb
     from lightning.pytorch.loggers import WandbLogger
 
     options, mode = chosen["logger"], chosen["logger"]["mode"]
@@ -163,7 +165,7 @@ def _wandb(chosen: dict[str, Any], folder: Path, resumed: bool) -> RunLogger:
     # Under the id of the run it goes on with, a resumed job stays one run.
     kept = folder / "wandb-id"
     if not (resumed and kept.exists()):
-        kept.write_text(wandb.util.generate_id())
+        kept.write_text(uuid.uuid4().hex[:8])
     logger = WandbLogger(
         project=options["project"], entity=options["entity"], name=chosen["run_name"], save_dir=folder, config=chosen,
         group=chosen["experiment_name"], job_type=chosen["model"]["name"], mode=mode, reinit="finish_previous",

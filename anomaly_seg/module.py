@@ -20,7 +20,7 @@ from anomaly_seg.models.base import Network
 OPTIMIZERS = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}
 
 
-class NotFinite(RuntimeError):
+class NotFiniteError(RuntimeError):
     """The loss became NaN or infinite."""
 
 
@@ -69,7 +69,7 @@ class SegmentationModule(L.LightningModule):
         targets = {name: self.network.target(name, batch.mask, batch.label) for name in logits}
         loss, terms = deep_supervision(logits, targets, phase.weights, self.positive_weight)
         if not torch.isfinite(loss):
-            raise NotFinite(self._not_finite(batch, terms))
+            raise NotFiniteError(self._not_finite(batch, terms))
         self.log("loss", loss.detach(), on_step=False, on_epoch=True, prog_bar=True, batch_size=len(batch.label))
         self.log_dict(
             {f"loss/{k}": v for k, v in terms.items()}, on_step=False, on_epoch=True, batch_size=len(batch.label)
@@ -176,6 +176,6 @@ class SegmentationModule(L.LightningModule):
         names = [self.image_names[i] if self.image_names else str(i) for i in batch.index.tolist()]
         values = ", ".join(f"{k} {v.item():g}" for k, v in terms.items())
         return (
-            f"loss is not finite at step {self.global_step}, image {', '.join(names)} ({values}): look at that image and mask, "
-            "lower optimizer.lr, or set trainer.gradient_clip_val=1"
+            f"loss is not finite at step {self.global_step}, image {', '.join(names)} ({values}): "
+            "look at that image and mask, lower optimizer.lr, or set trainer.gradient_clip_val=1"
         )

@@ -19,20 +19,20 @@ from hydra.utils import instantiate
 from lightning.pytorch.callbacks import ModelCheckpoint, Timer, TQDMProgressBar
 from omegaconf import DictConfig, OmegaConf
 
-from anomaly_seg import results, settings, thresholds
+from anomaly_seg import results, settings
 from anomaly_seg.checkpoint import CheckpointFile
 from anomaly_seg.data.cache import Preparation, default_cache
-from anomaly_seg.data.datamodule import FoldDataModule, TestSet
+from anomaly_seg.data.datamodule import FoldDataModule
 from anomaly_seg.data.readers import read_dataset
-from anomaly_seg.environment import describe
 from anomaly_seg.errors import InputError
-from anomaly_seg.evaluate import PIXEL_THRESHOLDS, Evaluation, draw, evaluate
+from anomaly_seg.evaluate import evaluate
 from anomaly_seg.loggers import RunLogger, make_logger
 from anomaly_seg.losses import make_phases
 from anomaly_seg.models.base import Network
 from anomaly_seg.models.one_stage import prior_log_odds
 from anomaly_seg.module import SegmentationModule
-from anomaly_seg.schema import AtThreshold, Counts, ImageLevel, Readout, Result, Run, Training, Twins
+from anomaly_seg.outputs import write_outputs, write_pictures
+from anomaly_seg.schema import Result, Training
 
 CHECKPOINT = "checkpoint.ckpt"
 
@@ -41,7 +41,7 @@ def run(config: DictConfig) -> Path:
     """Train and score one fold, unless its folder holds the finished result of the same settings.
 
     Returns:
-        The run's folder: config.yaml, scores.csv, pixels.csv, pictures/, checkpoint.ckpt, and result.json, written last.
+        The run's folder: config.yaml, scores.csv, pixels.csv, pictures/, checkpoint.ckpt; result.json comes last.
 
     Raises:
         InputError: settings, data or folder that cannot be used.
@@ -58,39 +58,45 @@ def run(config: DictConfig) -> Path:
         torch.set_num_threads(int(chosen["threads"]))
     L.seed_everything(chosen["seed"], workers=True, verbose=False)
     data = make_data(chosen, read_dataset(chosen["data"]["reader"]))
-    network = make_network(chosen, data)
-    module = SegmentationModule(
-        network, make_phases(chosen["model"]["phases"]), chosen["optimizer"], chosen["model"]["positive_weight"],
-        [r.name for r in data.dataset.records], chosen["trainer"]["channels_last"], chosen["model"]["average"],
-    )  # fmt: skip
-    if chosen["trainer"]["compile"]:
-        network.compile()
-    resume = folder / CHECKPOINT
-    resume = resume if resume.exists() else None
+    module = make_module(chosen, data)
+    checkpoint = folder / CHECKPOINT
+    resume = checkpoint if checkpoint.exists() else None
     logger = make_logger(chosen, folder, resumed=resume is not None)
     timer = Timer()  # its seconds are in the checkpoint: a resumed run counts all of its own
     trainer = make_trainer(chosen, folder, logger, timer)
     try:
         _fit(trainer, module, data, resume)
-        fitted = time.perf_counter()
-        device = trainer.strategy.root_device
-        evaluation = evaluate(
-            module.evaluated, data.test_dataloader(), device, chosen["trainer"]["enable_progress_bar"]
-        )
-        scored = time.perf_counter()
-        training = Training(
-            steps=trainer.global_step, epochs=trainer.current_epoch,
-            parameters=sum(p.numel() for p in network.parameters()), train_seconds=timer.time_elapsed("train"),
-            test_seconds=scored - fitted, final_loss=module.last_loss,
-        )  # fmt: skip
-        result = summarise(chosen, data, network, evaluation, training)
-        if chosen["pictures"]:
-            _pictures(folder, data, module.evaluated, evaluation, result, device)
+        result = _score(chosen, folder, data, module, trainer, timer.time_elapsed("train"))
         logger.finish(result, folder)
         results.write_result(folder, result)
     finally:
         logger.close()
     return folder
+
+
+def _score(
+    chosen: dict[str, Any],
+    folder: Path,
+    data: FoldDataModule,
+    module: SegmentationModule,
+    trainer: L.Trainer,
+    seconds: float,
+) -> Result:
+    """Scores, pixel counts and pictures into the folder, and what result.json will say."""
+    network, device, started = module.evaluated, trainer.strategy.root_device, time.perf_counter()
+    evaluation = evaluate(network, data.test_dataloader(), device, chosen["trainer"]["enable_progress_bar"])
+    training = Training(
+        steps=trainer.global_step,
+        epochs=trainer.current_epoch,
+        parameters=sum(p.numel() for p in network.parameters()),
+        train_seconds=seconds,
+        test_seconds=time.perf_counter() - started,
+        final_loss=module.last_loss,
+    )
+    result = write_outputs(chosen, folder, data, network, evaluation, training)
+    if chosen["pictures"]:
+        write_pictures(folder, data, network, evaluation, result, device)
+    return result
 
 
 def _fit(trainer: L.Trainer, module: SegmentationModule, data: FoldDataModule, resume: Path | None) -> None:
@@ -137,8 +143,8 @@ def claim(folder: Path, chosen: dict[str, Any]) -> bool:
             changed = settings.differences(_recorded(record), chosen)
             if changed:
                 raise InputError(
-                    f"{folder} holds a run with other settings ({'; '.join(changed[:8])}): set experiment_name or variant to "
-                    "keep both, or overwrite=true to replace it"
+                    f"{folder} holds a run with other settings ({'; '.join(changed[:8])}): set experiment_name or "
+                    "variant to keep both, or overwrite=true to replace it"
                 )
         if results.finished(folder):
             return True
@@ -163,10 +169,20 @@ def make_data(chosen: dict[str, Any], dataset: Any) -> FoldDataModule:
     """The fold's DataModule from plain settings."""
     data = chosen["data"]
     return FoldDataModule(
-        dataset, Preparation.of(chosen), chosen["fold"], data["folds"], data["split"], data["split_seed"], chosen["sampler"]["kind"],
-        chosen["augment"], chosen["batch_size"], data["workers"], chosen["seed"], data["cache_dir"] or default_cache(),
-        chosen["evaluate_on"],
-    )  # fmt: skip
+        dataset,
+        Preparation.of(chosen),
+        chosen["fold"],
+        folds=data["folds"],
+        split=data["split"],
+        split_seed=data["split_seed"],
+        sampler=chosen["sampler"]["kind"],
+        augmentation=chosen["augment"],
+        batch_size=chosen["batch_size"],
+        workers=data["workers"],
+        seed=chosen["seed"],
+        cache_dir=data["cache_dir"] or default_cache(),
+        evaluate_on=chosen["evaluate_on"],
+    )
 
 
 def make_network(chosen: dict[str, Any], data: FoldDataModule) -> Network:
@@ -185,12 +201,28 @@ def make_network(chosen: dict[str, Any], data: FoldDataModule) -> Network:
     return network
 
 
+def make_module(chosen: dict[str, Any], data: FoldDataModule) -> SegmentationModule:
+    """The network, compiled if asked for, in its LightningModule."""
+    model, network = chosen["model"], make_network(chosen, data)
+    module = SegmentationModule(
+        network,
+        make_phases(model["phases"]),
+        chosen["optimizer"],
+        positive_weight=model["positive_weight"],
+        image_names=[record.name for record in data.dataset.records],
+        channels_last=chosen["trainer"]["channels_last"],
+        average=model["average"],
+    )
+    if chosen["trainer"]["compile"]:
+        network.compile()
+    return module
+
+
 def make_trainer(chosen: dict[str, Any], folder: Path, logger: RunLogger, timer: Timer) -> L.Trainer:
     """Lightning's Trainer from plain settings; one checkpoint, after every epoch."""
     options = {k: v for k, v in chosen["trainer"].items() if k not in ("channels_last", "compile")}
-    options["deterministic"] = (
-        "warn" if options["deterministic"] else False
-    )  # bilinear up-sampling has no exact CUDA form
+    # "warn", because bilinear up-sampling has no deterministic gradient on CUDA.
+    options["deterministic"] = "warn" if options["deterministic"] else False
     checkpoint = ModelCheckpoint(
         folder, CHECKPOINT.removesuffix(".ckpt"), enable_version_counter=False, save_on_train_epoch_end=True
     )
@@ -198,62 +230,15 @@ def make_trainer(chosen: dict[str, Any], folder: Path, logger: RunLogger, timer:
     if options["enable_progress_bar"]:
         callbacks.append(TQDMProgressBar(refresh_rate=1 if sys.stderr.isatty() else 100))
     return L.Trainer(
-        max_epochs=round(chosen["epochs"] * sum(p["length"] for p in chosen["model"]["phases"])), logger=logger.lightning, callbacks=callbacks, plugins=[CheckpointFile()],
-        default_root_dir=folder, enable_model_summary=False, num_sanity_val_steps=0, **options,
-    )  # fmt: skip
-
-
-def summarise(
-    chosen: dict[str, Any], data: FoldDataModule, network: Network, evaluation: Evaluation, training: Training
-) -> Result:
-    """Write scores.csv and pixels.csv, and return what result.json will say."""
-    folder = Path(chosen["output_dir"]) / chosen["run_name"]
-    records = [data.dataset.records[i] for i in evaluation.index]
-    labels = data.arrays.labels[evaluation.index]
-    score = evaluation.scores[network.readout]
-    table = results.Scores([r.name for r in records], [r.item for r in records], labels, score, evaluation.scores)
-    results.write_scores(folder, table)
-    pixels = results.Pixels(PIXEL_THRESHOLDS.double().numpy(), *(c.numpy() for c in evaluation.pixels))
-    results.write_pixels(folder, pixels)
-    sigma = published_sigma(chosen)
-    at: dict[Any, AtThreshold] = {}
-    if sigma is not None:
-        at["paper"] = AtThreshold.of(score, labels, sigma, oracle=False)
-    best = AtThreshold.best_f(score, labels)
-    if best is not None:
-        at["best_f"] = best
-    scale, model, split = chosen["scale"], chosen["model"], data.split
-    return Result(
-        run=Run(
-            experiment=chosen["experiment_name"], data=chosen["data"]["name"], model=model["name"], variant=chosen["variant"],
-            dilation=chosen["dilation"], fold=chosen["fold"], folds=chosen["data"]["folds"], split=chosen["data"]["split"],
-            seed=chosen["seed"], scored=chosen["evaluate_on"], scale=scale["name"], height=scale["height"], width=scale["width"],
-        ),
-        readout=network.readout, counts=Counts(**data.counts()), sigma=sigma, image=ImageLevel.of(score, labels), thresholds=at,
-        readouts={name: Readout.of(values, labels) for name, values in evaluation.scores.items()}, pixel=pixels.measures(),
-        training=training, twins_across_split=Twins(**split.twins_across), config_digest=settings.digest(chosen),
-        environment=describe(),
-    )  # fmt: skip
-
-
-def published_sigma(chosen: dict[str, Any]) -> float | None:
-    """The published threshold for this network and dilation, scaled to the input's size; None where there is none."""
-    sigma = chosen["model"]["paper_sigma"]
-    if isinstance(sigma, dict):
-        sigma = sigma.get(chosen["dilation"])
-    return None if sigma is None else thresholds.paper(sigma, chosen["scale"]["height"], chosen["scale"]["width"])
-
-
-def _pictures(
-    folder: Path, data: FoldDataModule, network: Network, evaluation: Evaluation, result: Result, device: Any
-) -> None:
-    """Every defective image and every false alarm at either threshold."""
-    score, labels = evaluation.scores[network.readout], data.arrays.labels[evaluation.index]
-    lowest = min((at.value for at in result.thresholds.values()), default=float("inf"))
-    shown = evaluation.index[(labels == 1) | (score > lowest)]
-    loader = torch.utils.data.DataLoader(TestSet(data.arrays, shown))
-    names = [r.name.replace("/", "__") for r in data.dataset.records]
-    draw(network, loader, lambda i: names[i], folder / "pictures", device)
+        max_epochs=round(chosen["epochs"] * sum(phase["length"] for phase in chosen["model"]["phases"])),
+        logger=logger.lightning,
+        callbacks=callbacks,
+        plugins=[CheckpointFile()],
+        default_root_dir=folder,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        **options,
+    )
 
 
 def _precision(trainer: dict[str, Any]) -> str:

@@ -15,7 +15,7 @@ from anomaly_seg.errors import InputError
 from anomaly_seg.losses import Phase
 from anomaly_seg.models.one_stage import OneStage
 from anomaly_seg.models.seg_dec import SegDec
-from anomaly_seg.module import NotFinite, SegmentationModule
+from anomaly_seg.module import NotFiniteError, SegmentationModule
 
 ALL = [Phase("all", 1.0, (), {"f1": 1.0, "f2": 1.0, "f3": 1.0})]
 TWO = [
@@ -73,12 +73,12 @@ class Watch(L.Callback):
 
 def test_a_loss_that_is_not_a_number_stops_the_run_and_names_the_image() -> None:
     module = one_stage(image_names=["part01/a", "part01/b", "part02/a", "part02/b"])
-    with pytest.raises(NotFinite, match=r"step 2, image part02/a \(f1 nan, .*lower optimizer\.lr"):
+    with pytest.raises(NotFiniteError, match=r"step 2, image part02/a \(f1 nan, .*lower optimizer\.lr"):
         fit(module, Pictures(broken=2))
 
 
 def test_without_names_the_index_is_told() -> None:
-    with pytest.raises(NotFinite, match="step 0, image 0 "):
+    with pytest.raises(NotFiniteError, match="step 0, image 0 "):
         fit(one_stage(), Pictures(broken=0))
 
 

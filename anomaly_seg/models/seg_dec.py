@@ -86,7 +86,9 @@ class SegDec(Network):
         channels = self.segmentation.encoder.widths[-1]
         self.decision = Decision(channels, decision_widths, norm)
         initialise(self, init)
-        nn.init.constant_(self.segmentation.head[1].bias, head_bias)
+        shift = self.segmentation.head[1].bias
+        assert isinstance(shift, Tensor)
+        nn.init.constant_(shift, head_bias)
 
     def nearest_size(self, height: int, width: int) -> tuple[int, int]:
         height, width = super().nearest_size(height, width)

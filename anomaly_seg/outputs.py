@@ -1,0 +1,94 @@
+"""What a finished run leaves: scores.csv, pixels.csv, pictures/ and the content of result.json."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from anomaly_seg import results, settings, thresholds
+from anomaly_seg.data.datamodule import FoldDataModule, TestSet
+from anomaly_seg.environment import describe
+from anomaly_seg.evaluate import PIXEL_THRESHOLDS, Evaluation, draw
+from anomaly_seg.models.base import Network
+from anomaly_seg.schema import AtThreshold, Counts, ImageLevel, Readout, Result, Run, Training, Twins
+
+
+def write_outputs(
+    chosen: dict[str, Any],
+    folder: Path,
+    data: FoldDataModule,
+    network: Network,
+    evaluation: Evaluation,
+    training: Training,
+) -> Result:
+    """Write scores.csv and pixels.csv, and return what result.json will say."""
+    records = [data.dataset.records[i] for i in evaluation.index]
+    labels, score = data.arrays.labels[evaluation.index], evaluation.scores[network.readout]
+    names, items = [r.name for r in records], [r.item for r in records]
+    results.write_scores(folder, results.Scores(names, items, labels, score, evaluation.scores))
+    pixels = results.Pixels(PIXEL_THRESHOLDS.double().numpy(), *(c.numpy() for c in evaluation.pixels))
+    results.write_pixels(folder, pixels)
+    sigma, best = published_sigma(chosen), AtThreshold.best_f(score, labels)
+    at: dict[Any, AtThreshold | None] = {
+        "paper": None if sigma is None else AtThreshold.of(score, labels, sigma, oracle=False),
+        "best_f": best,
+    }
+    return Result(
+        run=identity(chosen),
+        readout=network.readout,
+        counts=Counts(**data.counts()),
+        sigma=sigma,
+        image=ImageLevel.of(score, labels),
+        thresholds={name: value for name, value in at.items() if value is not None},
+        readouts={name: Readout.of(values, labels) for name, values in evaluation.scores.items()},
+        pixel=pixels.measures(),
+        training=training,
+        twins_across_split=Twins(**data.split.twins_across),
+        config_digest=settings.digest(chosen),
+        environment=describe(),
+    )
+
+
+def identity(chosen: dict[str, Any]) -> Run:
+    """Which run the settings describe."""
+    scale, data = chosen["scale"], chosen["data"]
+    return Run(
+        experiment=chosen["experiment_name"],
+        data=data["name"],
+        model=chosen["model"]["name"],
+        variant=chosen["variant"],
+        dilation=chosen["dilation"],
+        fold=chosen["fold"],
+        folds=data["folds"],
+        split=data["split"],
+        seed=chosen["seed"],
+        scored=chosen["evaluate_on"],
+        scale=scale["name"],
+        height=scale["height"],
+        width=scale["width"],
+    )
+
+
+def published_sigma(chosen: dict[str, Any]) -> float | None:
+    """The published threshold for this network and dilation, scaled to the input's size; None where there is none."""
+    sigma = chosen["model"]["paper_sigma"]
+    if isinstance(sigma, dict):
+        sigma = sigma.get(chosen["dilation"])
+    return None if sigma is None else thresholds.paper(sigma, chosen["scale"]["height"], chosen["scale"]["width"])
+
+
+def write_pictures(
+    folder: Path,
+    data: FoldDataModule,
+    network: Network,
+    evaluation: Evaluation,
+    result: Result,
+    device: torch.device | str,
+) -> None:
+    """Every defective image, and every false alarm at either threshold."""
+    score, labels = evaluation.scores[network.readout], data.arrays.labels[evaluation.index]
+    lowest = min((at.value for at in result.thresholds.values()), default=float("inf"))
+    shown = evaluation.index[(labels == 1) | (score > lowest)]
+    loader = torch.utils.data.DataLoader(TestSet(data.arrays, shown))
+    names = [r.name.replace("/", "__") for r in data.dataset.records]
+    draw(network, loader, lambda i: names[i], folder / "pictures", device)
