@@ -52,7 +52,7 @@ def run(config: DictConfig) -> Path:
     chosen["trainer"]["precision"] = _precision(chosen["trainer"])
     folder = Path(chosen["output_dir"]) / chosen["run_name"]
     if claim(folder, chosen):
-        print(f"{folder}: finished before with the same settings")
+        print(f"{folder}: finished before with the same settings", file=sys.stderr)
         return folder
     if chosen["threads"]:
         torch.set_num_threads(int(chosen["threads"]))

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from anomaly_seg.models import fft_conv
-from anomaly_seg.models.fft_conv import FFTConv2d, convolution, plan_axis
+from anomaly_seg.models.fft_conv import FFTConv2d, plan_axis
 
 
 def pair(cin: int, cout: int, kernel: int, bias: bool = True) -> tuple[FFTConv2d, nn.Conv2d]:
@@ -216,14 +216,3 @@ def test_errors() -> None:
     for wrong in (torch.zeros(1, 3, 8, 8), torch.zeros(8, 8), torch.zeros(1, 2, 8, 8, dtype=torch.double)):
         with pytest.raises(RuntimeError, match="does not fit"):
             fft(wrong)
-
-
-def test_factory() -> None:
-    x = torch.randn(1, 2, 12, 13)
-    direct, fft = convolution(2, 3, 7), convolution(2, 3, 7, "fft")
-    assert type(direct) is nn.Conv2d and type(fft) is FFTConv2d
-    fft.load_state_dict(direct.state_dict())
-    assert relative(fft(x), direct(x)) < 1e-5
-    for kernel, backend in ((4, "direct"), (4, "fft"), (3, "winograd")):
-        with pytest.raises(ValueError, match="odd"):
-            convolution(2, 3, kernel, backend)

@@ -128,7 +128,7 @@ class TestTheSameAgain:
         before = {p: p.stat().st_mtime_ns for p in copied.rglob("*")}
         monkeypatch.setattr("anomaly_seg.run.make_data", lambda *args: pytest.fail("looked at the data"))
         assert run(configure("epochs=2")) == copied
-        assert "finished before with the same settings" in capsys.readouterr().out
+        assert "finished before with the same settings" in capsys.readouterr().err
         assert {p: p.stat().st_mtime_ns for p in copied.rglob("*")} == before
 
     def test_what_changes_no_result_is_no_other_setting(self, configure: Callable, copied: Path) -> None:

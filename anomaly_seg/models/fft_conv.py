@@ -12,7 +12,7 @@ TF32 products on CUDA (off by default) cost digits here as in any matrix product
 
 import math
 from functools import lru_cache
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -186,14 +186,3 @@ class FFTConv2d(nn.Conv2d):
             out = _FFTConv.apply(maps, weight, self._spectra(weight, maps.shape))
             out = out if self.bias is None else out + self.bias.to(dtype)[:, None, None]
         return out.to(x.dtype).view(*x.shape[:-3], *out.shape[1:])
-
-
-def convolution(
-    in_channels: int, out_channels: int, kernel_size: int, backend: Literal["direct", "fft"] = "direct"
-) -> nn.Conv2d:
-    """A "same" convolution by ``nn.Conv2d`` or ``FFTConv2d``; ValueError for an even kernel or an unknown backend."""
-    if backend == "fft":
-        return FFTConv2d(in_channels, out_channels, kernel_size)
-    if backend != "direct" or kernel_size % 2 == 0:
-        raise ValueError(f"needs an odd kernel_size and a known backend, not {kernel_size} and {backend!r}")
-    return nn.Conv2d(in_channels, out_channels, kernel_size, padding=kernel_size // 2)
