@@ -143,7 +143,8 @@ def make_logger(chosen: dict[str, Any], folder: Path, resumed: bool = False) -> 
     try:
         return makers[kind](chosen, folder, resumed)
     except ModuleNotFoundError as error:
-        raise InputError(f"logger={kind} needs {error.name}: pip install 'anomaly-seg[{kind}]' (in a checkout: -e '.[{kind}]')") from error
+        extra = f"pip install 'anomaly-seg[{kind}]' (in a checkout: pip install -e '.[{kind}]')"
+        raise InputError(f"logger={kind} needs {error.name}: {extra}") from error
 
 
 def _csv(chosen: dict[str, Any], folder: Path, resumed: bool) -> RunLogger:
