@@ -116,8 +116,8 @@ def count_jobs(config: DictConfig) -> int | None:
         return int(sweeper.n_trials)
     grid = [f"{key}={value}" for key, value in (sweeper.get("params") or {}).items()]
     parsed = OverridesParser.create().parse_overrides([*grid, *config.hydra.overrides.task])
-    sizes = {o.get_key_element(): len(list(o.sweep_string_iterator())) for o in parsed if o.is_sweep_override()}
-    sizes |= {o.get_key_element(): 1 for o in parsed[len(grid) :] if not o.is_sweep_override()}
+    # In this order, because of two values for one key Hydra takes the later.
+    sizes = {o.get_key_element(): len(list(o.sweep_string_iterator())) if o.is_sweep_override() else 1 for o in parsed}
     return math.prod(sizes.values())
 
 

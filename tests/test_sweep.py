@@ -170,6 +170,7 @@ def test_twenty_jobs_leave_nothing_behind(tmp_path: Path):
         ({"model": "a,b,c", "fold": "0,1,2"}, ["model=b"], 3),
         ({"model": "a,b,c"}, ["model=a,b", "fold=range(0,4)", "dilation=9"], 8),
         ({}, ["fold=0"], 1),
+        ({"fold": "0,1,2"}, ["dilation=5", "dilation=9,5"], 6),
     ],
 )
 def test_jobs_of_a_grid(grid: dict[str, str], line: list[str], jobs: int):
