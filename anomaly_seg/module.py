@@ -52,10 +52,8 @@ class SegmentationModule(L.LightningModule):
             raise InputError(f"model.average={average}: use 0 (off) or a decay below 1 such as 0.9999")
         self.network = network
         self.phases, self.settings, self.positive_weight = list(phases), dict(optimizer), positive_weight
-        self.image_names, self.layout = (
-            list(image_names),
-            torch.channels_last if channels_last else torch.contiguous_format,
-        )
+        self.image_names = list(image_names)
+        self.layout = torch.channels_last if channels_last else torch.contiguous_format
         self.decay = average
         self.last_loss = float("nan")  # mean over the last finished epoch; a run that is resumed after it knows it too
         self.averaged = torch.optim.swa_utils.AveragedModel(network, avg_fn=self._average) if average else None

@@ -28,7 +28,7 @@ from anomaly_seg.errors import InputError
 from anomaly_seg.evaluate import evaluate
 from anomaly_seg.loggers import RunLogger, make_logger
 from anomaly_seg.losses import make_phases
-from anomaly_seg.models.base import Network
+from anomaly_seg.models.base import Network, parameter_count
 from anomaly_seg.models.one_stage import prior_log_odds
 from anomaly_seg.module import SegmentationModule
 from anomaly_seg.outputs import write_outputs, write_pictures
@@ -88,7 +88,7 @@ def _score(
     training = Training(
         steps=trainer.global_step,
         epochs=trainer.current_epoch,
-        parameters=sum(p.numel() for p in network.parameters()),
+        parameters=parameter_count(network),
         train_seconds=seconds,
         test_seconds=time.perf_counter() - started,
         final_loss=module.last_loss,

@@ -116,7 +116,7 @@ def count_jobs(config: DictConfig) -> int | None:
         return int(sweeper.n_trials)
     grid = [f"{key}={value}" for key, value in (sweeper.get("params") or {}).items()]
     parsed = OverridesParser.create().parse_overrides([*grid, *config.hydra.overrides.task])
-    # In this order, because of two values for one key Hydra takes the later.
+    # In this order: of two values for one key Hydra takes the later.
     sizes = {o.get_key_element(): len(list(o.sweep_string_iterator())) if o.is_sweep_override() else 1 for o in parsed}
     return math.prod(sizes.values())
 

@@ -13,7 +13,7 @@ from torch.utils.data import Dataset as TorchDataset
 
 from anomaly_seg.data.cache import Arrays, Preparation, prepare
 from anomaly_seg.data.records import Dataset
-from anomaly_seg.data.sampling import ORDERS, Draw, EpochSampler
+from anomaly_seg.data.sampling import Draw, EpochSampler
 from anomaly_seg.data.splits import across, assign_folds
 from anomaly_seg.data.transforms import Augmentation, augment, recipe
 from anomaly_seg.data.twins import find_twins
@@ -174,9 +174,7 @@ class FoldDataModule(LightningDataModule):
 
     def defect_fraction(self) -> float:
         """Share of (dilated) defect pixels among the training pixels, as often as the sampler draws them in epoch 0."""
-        labels = self.arrays.labels[self.split.train]
-        drawn = self.split.train[ORDERS[self.sampler.kind](labels, self.seed, 0)]
-        return float(np.mean([self.arrays.masks[i].mean() for i in drawn]))
+        return float(np.mean([self.arrays.masks[i].mean() for i in self.sampler.order(epoch=0)]))
 
     def _loader(self, data: TorchDataset, batch_size: int, **more: Any) -> DataLoader:
         return DataLoader(

@@ -79,7 +79,10 @@ class EpochSampler(Sampler[Draw]):
     def __len__(self) -> int:
         return len(self.indices)
 
+    def order(self, epoch: int) -> np.ndarray:
+        """(n,) images of an epoch, as indices of the data set."""
+        return self.indices[ORDERS[self.kind](self.labels, self.seed, epoch)]
+
     def __iter__(self) -> Iterator[Draw]:
-        order = ORDERS[self.kind](self.labels, self.seed, self.epoch)
-        for position, i in enumerate(order):
-            yield Draw(int(self.indices[i]), self.epoch, position)
+        for position, index in enumerate(self.order(self.epoch)):
+            yield Draw(int(index), self.epoch, position)

@@ -85,5 +85,5 @@ class Network(nn.Module):
 
 
 def parameter_count(module: nn.Module) -> int:
-    """Number of trainable parameters."""
-    return sum(p.numel() for p in module.parameters() if p.requires_grad)
+    """Number of parameters, those that a phase has frozen included."""
+    return sum(p.numel() for p in module.parameters())
