@@ -14,7 +14,7 @@ VERBS = {
         "anomaly-seg train data=kolektor data.root=KolektorSDD.zip dilation=9 fold=0,1,2 -m",
         "Arguments are Hydra overrides (key=value). --cfg job prints the whole configuration without running; "
         "-m (--multirun) runs every combination of comma-separated values. The same command again resumes it: finished "
-        "runs are skipped.",
+        "runs are skipped. --profile writes where a step's time goes into the run's folder.",
     ),
     "check": (
         "look at a data set before training: counts, sizes, defects, folds, twins, problems",
@@ -73,7 +73,8 @@ def _parser() -> argparse.ArgumentParser:
 def _train(options: argparse.Namespace, overrides: list[str]) -> int:
     from anomaly_seg.sweep import train
 
-    return train(config_folder(), overrides)
+    words = ["profile=true" if word == "--profile" else word for word in overrides]
+    return train(config_folder(), words)
 
 
 def _check(options: argparse.Namespace, overrides: list[str]) -> int:

@@ -35,6 +35,8 @@ class SegmentationModule(L.LightningModule):
         image_names: by index, to name the image of a loss that is not finite.
         channels_last: memory layout of network and images; same numbers, other speed.
         average: decay of the moving average of the weights that is evaluated (Seg-Dec: 0.9999); 0 turns it off.
+        norm_momentum: weight of the newest batch in batch normalisation's running statistics. At batch size 1, torch's
+            0.1 makes them those of about the last ten images.
     """
 
     def __init__(
@@ -46,10 +48,16 @@ class SegmentationModule(L.LightningModule):
         image_names: Sequence[str] = (),
         channels_last: bool = False,
         average: float = 0.0,
+        norm_momentum: float = 0.1,
     ) -> None:
         super().__init__()
         if not 0 <= average < 1:
             raise InputError(f"model.average={average}: use 0 (off) or a decay below 1 such as 0.9999")
+        if not 0 < norm_momentum <= 1:
+            raise InputError(f"model.norm_momentum={norm_momentum}: use a number above 0, up to 1")
+        for part in network.modules():
+            if isinstance(part, torch.nn.BatchNorm2d):
+                part.momentum = norm_momentum
         self.network = network
         self.phases, self.settings, self.positive_weight = list(phases), dict(optimizer), positive_weight
         self.image_names = list(image_names)

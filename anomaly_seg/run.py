@@ -19,7 +19,7 @@ from hydra.utils import instantiate
 from lightning.pytorch.callbacks import ModelCheckpoint, Timer, TQDMProgressBar
 from omegaconf import DictConfig, OmegaConf
 
-from anomaly_seg import results, settings
+from anomaly_seg import memory, results, settings
 from anomaly_seg.checkpoint import CheckpointFile
 from anomaly_seg.data.cache import Preparation, default_cache
 from anomaly_seg.data.datamodule import FoldDataModule
@@ -32,6 +32,7 @@ from anomaly_seg.models.base import Network, parameter_count
 from anomaly_seg.models.one_stage import prior_log_odds
 from anomaly_seg.module import SegmentationModule
 from anomaly_seg.outputs import write_outputs, write_pictures
+from anomaly_seg.profiling import ProfileSteps
 from anomaly_seg.schema import Result, Training
 
 CHECKPOINT = "checkpoint.ckpt"
@@ -56,6 +57,7 @@ def run(config: DictConfig) -> Path:
         return folder
     if chosen["threads"]:
         torch.set_num_threads(int(chosen["threads"]))
+    memory.reset_peak()
     L.seed_everything(chosen["seed"], workers=True, verbose=False)
     data = make_data(chosen, read_dataset(chosen["data"]["reader"]))
     module = make_module(chosen, data)
@@ -92,6 +94,7 @@ def _score(
         train_seconds=seconds,
         test_seconds=time.perf_counter() - started,
         final_loss=module.last_loss,
+        peak_memory_mib=memory.peak(),
     )
     result = write_outputs(chosen, folder, data, network, evaluation, training)
     if chosen["pictures"]:
@@ -212,6 +215,7 @@ def make_module(chosen: dict[str, Any], data: FoldDataModule) -> SegmentationMod
         image_names=[record.name for record in data.dataset.records],
         channels_last=chosen["trainer"]["channels_last"],
         average=model["average"],
+        norm_momentum=model["norm_momentum"],
     )
     if chosen["trainer"]["compile"]:
         network.compile()
@@ -227,6 +231,8 @@ def make_trainer(chosen: dict[str, Any], folder: Path, logger: RunLogger, timer:
         folder, CHECKPOINT.removesuffix(".ckpt"), enable_version_counter=False, save_on_train_epoch_end=True
     )
     callbacks: list[L.Callback] = [timer, checkpoint]
+    if chosen["profile"]:
+        callbacks.append(ProfileSteps(folder))
     if options["enable_progress_bar"]:
         callbacks.append(TQDMProgressBar(refresh_rate=1 if sys.stderr.isatty() else 100))
     return L.Trainer(

@@ -133,6 +133,7 @@ class Training(_Part):
     train_seconds: Annotated[float, Field(ge=0)]
     test_seconds: Annotated[float, Field(ge=0)]
     final_loss: float
+    peak_memory_mib: Annotated[float, Field(ge=0)] | None = None
 
 
 class Twins(_Part):

@@ -10,7 +10,7 @@ from typing import Any
 from anomaly_seg.errors import InputError
 
 IRRELEVANT = (
-    "output_dir", "run_name", "overwrite", "pictures", "logger", "threads", "data.workers", "data.cache_dir",
+    "output_dir", "run_name", "overwrite", "pictures", "profile", "logger", "threads", "data.workers", "data.cache_dir",
     "data.root", "data.reader.root", "trainer.enable_progress_bar", "trainer.log_every_n_steps",
 )  # fmt: skip
 """Keys that change where, how fast or how loudly a run works, but not its result."""

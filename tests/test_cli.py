@@ -121,3 +121,10 @@ def test_wheel_works_from_an_empty_folder(tmp_path: Path):
     where = [sys.executable, "-c", "import anomaly_seg; print(anomaly_seg.__file__)"]
     found = subprocess.run(where, cwd=empty, env=os.environ | {"PYTHONPATH": str(site)}, capture_output=True, text=True)
     assert found.stdout.startswith(str(site))
+
+
+def test_profile_switches_the_profile_on(capsys: pytest.CaptureFixture):
+    main(["train", "--profile", "--cfg", "job"])
+    assert "\nprofile: true" in capsys.readouterr().out
+    main(["train", "--cfg", "job"])
+    assert "\nprofile: false" in capsys.readouterr().out

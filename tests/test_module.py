@@ -224,3 +224,19 @@ def test_weights_of_another_network_do_not_fit() -> None:
         check_fits("x.ckpt", wider.state_dict(), module)
     with pytest.raises(InputError, match=r"averaged\..* is absent there"):
         check_fits("x.ckpt", module.state_dict(), one_stage(average=0.9))
+
+
+def test_the_running_statistics_move_by_the_given_share() -> None:
+    module = one_stage(norm_momentum=0.25)
+    norm = module.network.encoder.stage1[0][1]
+    before, image = norm.running_mean.clone(), torch.rand(1, 1, 32, 32)
+    module.network.train()(image)
+    of_image = module.network.encoder.stage1[0][0](image).mean((0, 2, 3))
+    assert torch.allclose(norm.running_mean, 0.75 * before + 0.25 * of_image, atol=1e-6)
+    assert not torch.allclose(of_image, before, atol=1e-3)
+
+
+@pytest.mark.parametrize("momentum", [0, -0.1, 1.5])
+def test_a_share_out_of_range_is_refused(momentum: float) -> None:
+    with pytest.raises(InputError, match=rf"model\.norm_momentum={momentum}"):
+        one_stage(norm_momentum=momentum)
