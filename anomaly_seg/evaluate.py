@@ -1,22 +1,33 @@
-"""From a trained network to scores, pixel counts and pictures of the test images. Plain torch."""
+"""From a trained network to scores and pixel counts of the test images. Plain torch.
 
-from collections.abc import Callable, Iterable
-from pathlib import Path
+An image may come in tiles, one a batch, those of an image in a row. Of every tile only the inner part counts, what the
+stitched map takes from it: the inner parts of an image's tiles are the whole image, so their pixel counts and pooled
+maps add up to those of the stitched map, which is never needed in memory. A network with a decision of its own gives
+the image the highest decision among its tiles.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
-import cv2
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from tqdm import tqdm
 
+from anomaly_seg.data.cache import Place
 from anomaly_seg.data.datamodule import Batch, to_float
-from anomaly_seg.errors import InputError
-from anomaly_seg.models.base import Network
+from anomaly_seg.models.base import Network, Output
 
 PIXEL_THRESHOLDS = torch.sigmoid(torch.linspace(-9.2, 9.2, 185))
 """Grid for pixel-level counts: even in log-odds from 0.0001 to 0.9999, for maps crowd at both ends."""
+
+
+DECISION = "decision"
+"""The one score that is no sum of a map's pixels."""
+
+Places = Callable[[int], Place]
+"""From the index of a sample to the part of an image that it is."""
 
 
 class PixelCounts(NamedTuple):
@@ -59,7 +70,11 @@ def pixel_counts(
 
 @torch.no_grad()
 def evaluate(
-    network: Network, batches: Iterable[Batch], device: torch.device | str = "cpu", progress: bool = True
+    network: Network,
+    batches: Iterable[Batch],
+    device: torch.device | str = "cpu",
+    progress: bool = True,
+    places: Places | None = None,
 ) -> Evaluation:
     """Scores of all images, in float32 whatever the training's precision was.
 
@@ -68,50 +83,41 @@ def evaluate(
         batches: uint8, as loaders give them, with undilated masks.
         device: where to compute.
         progress: whether to show a bar.
+        places: where samples that are tiles belong, `Arrays.place`; None: every sample is an image.
     """
     index: list[int] = []
-    scores: dict[str, list[Tensor]] = {}
+    scores: dict[str, list[float]] = {}
     totals: list[Tensor] | None = None
-    for batch, maps, batch_scores in _predictions(network, batches, device, "scoring" if progress else None):
-        index += batch.index.tolist()
+    for batch, maps, batch_scores in predictions(network, batches, device, "scoring" if progress else None, places):
+        index += [i if places is None else places(i).image for i in batch.index.tolist()]
         for name, values in batch_scores.items():
-            scores.setdefault(name, []).append(values.double().cpu())
+            # Plain numbers: a small tensor kept from every tile would lie between the large ones that come and go, and
+            # keep their memory from being used again.
+            scores.setdefault(name, []).extend(values.double().tolist())
         counts = pixel_counts(maps[network.pixel_map(maps)], batch.mask, PIXEL_THRESHOLDS)
         totals = list(counts) if totals is None else [a + b for a, b in zip(totals, counts, strict=True)]
     assert totals is not None, "no test images"
-    return Evaluation(
-        np.array(index), {name: torch.cat(values).numpy() for name, values in scores.items()}, PixelCounts(*totals)
-    )
+    joined = {name: _by_image(name, values, index) for name, values in scores.items()}
+    return Evaluation(np.array(list(dict.fromkeys(index))), joined, PixelCounts(*totals))
 
 
-def draw(
-    network: Network, batches: Iterable[Batch], name: Callable[[int], str], folder: Path, device: torch.device | str
-) -> None:
-    """One PNG an image: input, mask and maps side by side, each under its name.
-
-    Args:
-        network, batches, device: as in `evaluate`.
-        name: file name by index of the image.
-        folder: made if need be.
-
-    Raises:
-        InputError: a picture cannot be written.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{folder}: cannot be made ({error}); set output_dir, or pictures=false") from error
-    for batch, maps, scores in _predictions(network, batches, device, None):
-        shown = {k: maps[k] for k in ("f1", "C", "F") if k in maps} or maps
-        for i, index in enumerate(batch.index.tolist()):
-            panels = {"input": batch.image[i, 0].cpu().numpy(), "mask": batch.mask[i, 0].cpu().numpy()}
-            panels |= {f"{k} {scores[k][i]:.4g}": v[i, 0].cpu().numpy() for k, v in shown.items()}
-            path = folder / f"{name(index)}.png"
-            if not cv2.imwrite(str(path), _strip(panels)):
-                raise InputError(f"{path}: cannot be written; free space, or set output_dir or pictures=false")
+def _by_image(name: str, values: list[float], index: list[int]) -> np.ndarray:
+    """Scores of images, in the order of their first tiles, from those of all tiles."""
+    row = {image: k for k, image in enumerate(dict.fromkeys(index))}
+    rows = [row[image] for image in index]
+    out = np.full(len(row), -np.inf if name == DECISION else 0.0)
+    (np.maximum if name == DECISION else np.add).at(out, rows, values)
+    return out
 
 
-def _predictions(network: Network, batches: Iterable[Batch], device: torch.device | str, progress: str | None):
+def predictions(
+    network: Network,
+    batches: Iterable[Batch],
+    device: torch.device | str,
+    progress: str | None,
+    places: Places | None = None,
+) -> Iterator[tuple[Batch, dict[str, Tensor], dict[str, Tensor]]]:
+    """Each batch as floats with its maps and scores; of tiles only the inner part."""
     modes = [(module, module.training) for module in network.modules()]  # part by part: some may be frozen
     network.eval().to(device)
     try:
@@ -120,20 +126,21 @@ def _predictions(network: Network, batches: Iterable[Batch], device: torch.devic
             with torch.no_grad():
                 output = network(batch.image)
                 maps = network.maps(output)
+                if places is not None:
+                    batch, output, maps = _inner(batch, output, maps, places)
                 yield batch, maps, network.scores(output, maps)
     finally:
         for module, training in modes:
             module.training = training
 
 
-def _strip(panels: dict[str, np.ndarray]) -> np.ndarray:
-    """Panels (h, w) in [0, 1] side by side under their captions, (h + 22, ..., 3) uint8; maps in false colour."""
-    columns = []
-    for caption, values in panels.items():
-        grey = (np.clip(values, 0, 1) * 255).round().astype(np.uint8)
-        flat = caption in ("input", "mask")
-        coloured = cv2.cvtColor(grey, cv2.COLOR_GRAY2BGR) if flat else cv2.applyColorMap(grey, cv2.COLORMAP_INFERNO)
-        head = np.full((22, grey.shape[1], 3), 255, np.uint8)
-        cv2.putText(head, caption, (3, 16), cv2.FONT_HERSHEY_SIMPLEX, 0.42, (0, 0, 0), 1, cv2.LINE_AA)
-        columns += [np.vstack([head, coloured]), np.full((grey.shape[0] + 22, 2, 3), 255, np.uint8)]
-    return np.hstack(columns[:-1])
+def _inner(
+    batch: Batch, output: Output, maps: dict[str, Tensor], places: Places
+) -> tuple[Batch, Output, dict[str, Tensor]]:
+    """What the stitched map takes from one tile: the same part of image, mask, maps, and of logits of their size."""
+    _, layout, tile = places(int(batch.index))
+    rows, columns = layout.inside(tile)
+    size = batch.image.shape[-2:]
+    logits = {k: v[..., rows, columns] if v.shape[-2:] == size else v for k, v in output.logits.items()}
+    cropped = batch._replace(image=batch.image[..., rows, columns], mask=batch.mask[..., rows, columns])
+    return cropped, output._replace(logits=logits), {k: v[..., rows, columns] for k, v in maps.items()}

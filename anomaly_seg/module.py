@@ -16,6 +16,7 @@ from anomaly_seg.data.datamodule import Batch
 from anomaly_seg.errors import InputError
 from anomaly_seg.losses import Phase, deep_supervision, phase_at
 from anomaly_seg.models.base import Network
+from anomaly_seg.models.flips import FlipAverage
 
 OPTIMIZERS = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}
 
@@ -37,6 +38,7 @@ class SegmentationModule(L.LightningModule):
         average: decay of the moving average of the weights that is evaluated (Seg-Dec: 0.9999); 0 turns it off.
         norm_momentum: weight of the newest batch in batch normalisation's running statistics. At batch size 1, torch's
             0.1 makes them those of about the last ten images.
+        flip_average: whether to score by the mean over the image and its mirror images; training is untouched.
     """
 
     def __init__(
@@ -49,6 +51,7 @@ class SegmentationModule(L.LightningModule):
         channels_last: bool = False,
         average: float = 0.0,
         norm_momentum: float = 0.1,
+        flip_average: bool = False,
     ) -> None:
         super().__init__()
         if not 0 <= average < 1:
@@ -62,7 +65,7 @@ class SegmentationModule(L.LightningModule):
         self.phases, self.settings, self.positive_weight = list(phases), dict(optimizer), positive_weight
         self.image_names = list(image_names)
         self.layout = torch.channels_last if channels_last else torch.contiguous_format
-        self.decay = average
+        self.decay, self.flip_average = average, flip_average
         self.last_loss = float("nan")  # mean over the last finished epoch; a run that is resumed after it knows it too
         self.averaged = torch.optim.swa_utils.AveragedModel(network, avg_fn=self._average) if average else None
         self.network.to(memory_format=self.layout)  # type: ignore[call-overload]
@@ -130,8 +133,9 @@ class SegmentationModule(L.LightningModule):
 
     @property
     def evaluated(self) -> Network:
-        """The network to score with: the moving average where one is kept."""
-        return self.averaged.module if self.averaged is not None else self.network  # type: ignore[return-value]
+        """The network to score with: the moving average where one is kept, asked four times if so chosen."""
+        network: Network = self.averaged.module if self.averaged is not None else self.network  # type: ignore[assignment]
+        return FlipAverage(network) if self.flip_average else network
 
     def configure_optimizers(self) -> Any:
         settings = dict(self.settings)

@@ -3,14 +3,16 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from anomaly_seg import results, settings, thresholds
 from anomaly_seg.data.datamodule import FoldDataModule, TestSet
+from anomaly_seg.drawing import draw
 from anomaly_seg.environment import describe
-from anomaly_seg.evaluate import PIXEL_THRESHOLDS, Evaluation, draw
+from anomaly_seg.evaluate import PIXEL_THRESHOLDS, Evaluation
 from anomaly_seg.models.base import Network
-from anomaly_seg.schema import AtThreshold, Counts, ImageLevel, Readout, Result, Run, Training, Twins
+from anomaly_seg.schema import AtThreshold, Counts, ImageLevel, Promised, Readout, Result, Run, Training, Twins
 
 
 def write_outputs(
@@ -28,18 +30,19 @@ def write_outputs(
     results.write_scores(folder, results.Scores(names, items, labels, score, evaluation.scores))
     pixels = results.Pixels(PIXEL_THRESHOLDS.double().numpy(), *(c.numpy() for c in evaluation.pixels))
     results.write_pixels(folder, pixels)
-    sigma, best = published_sigma(chosen), AtThreshold.best_f(score, labels)
+    sigma, best = published_sigma(chosen, data.arrays.shapes), AtThreshold.best_f(score, labels)
     at: dict[Any, AtThreshold | None] = {
         "paper": None if sigma is None else AtThreshold.of(score, labels, sigma, oracle=False),
         "best_f": best,
     }
     return Result(
-        run=identity(chosen),
+        run=identity(chosen).model_copy(update={"folds": 1} if data.only_fold else {}),
         readout=network.readout,
         counts=Counts(**data.counts()),
         sigma=sigma,
         image=ImageLevel.of(score, labels),
         thresholds={name: value for name, value in at.items() if value is not None},
+        promises=Promised.every(score, labels, items, "strict"),
         readouts={name: Readout.of(values, labels) for name, values in evaluation.scores.items()},
         pixel=pixels.measures(),
         training=training,
@@ -69,12 +72,21 @@ def identity(chosen: dict[str, Any]) -> Run:
     )
 
 
-def published_sigma(chosen: dict[str, Any]) -> float | None:
-    """The published threshold for this network and dilation, scaled to the input's size; None where there is none."""
+def published_sigma(chosen: dict[str, Any], shapes: np.ndarray | None = None) -> float | None:
+    """The published threshold for this network and dilation, scaled to the map's size; None where there is none.
+
+    Args:
+        chosen: the run's settings.
+        shapes: (n, 2) native sizes, which maps stitched from tiles have: sigma is that of the median number of pixels.
+    """
     sigma = chosen["model"]["paper_sigma"]
     if isinstance(sigma, dict):
         sigma = sigma.get(chosen["dilation"])
-    return None if sigma is None else thresholds.paper(sigma, chosen["scale"]["height"], chosen["scale"]["width"])
+    if sigma is None:
+        return None
+    if chosen["data"].get("fit", "resize") == "tile" and shapes is not None:
+        return thresholds.paper(sigma, max(1, round(float(np.median(shapes.prod(axis=1))))), 1)
+    return thresholds.paper(sigma, chosen["scale"]["height"], chosen["scale"]["width"])
 
 
 def write_pictures(
@@ -91,4 +103,4 @@ def write_pictures(
     shown = evaluation.index[(labels == 1) | (score > lowest)]
     loader = torch.utils.data.DataLoader(TestSet(data.arrays, shown))
     names = [r.name.replace("/", "__") for r in data.dataset.records]
-    draw(network, loader, lambda i: names[i], folder / "pictures", device)
+    draw(network, loader, lambda i: names[i], folder / "pictures", device, data.arrays.place)

@@ -34,6 +34,7 @@ from anomaly_seg.module import SegmentationModule
 from anomaly_seg.outputs import write_outputs, write_pictures
 from anomaly_seg.profiling import ProfileSteps
 from anomaly_seg.schema import Result, Training
+from anomaly_seg.tiling import ALIGN
 
 CHECKPOINT = "checkpoint.ckpt"
 
@@ -86,7 +87,8 @@ def _score(
 ) -> Result:
     """Scores, pixel counts and pictures into the folder, and what result.json will say."""
     network, device, started = module.evaluated, trainer.strategy.root_device, time.perf_counter()
-    evaluation = evaluate(network, data.test_dataloader(), device, chosen["trainer"]["enable_progress_bar"])
+    bar = chosen["trainer"]["enable_progress_bar"]
+    evaluation = evaluate(network, data.test_dataloader(), device, bar, data.arrays.place)
     training = Training(
         steps=trainer.global_step,
         epochs=trainer.current_epoch,
@@ -185,6 +187,7 @@ def make_data(chosen: dict[str, Any], dataset: Any) -> FoldDataModule:
         seed=chosen["seed"],
         cache_dir=data["cache_dir"] or default_cache(),
         evaluate_on=chosen["evaluate_on"],
+        splits=data.get("splits"),  # runs from before there was a choice have no key for it
     )
 
 
@@ -199,8 +202,13 @@ def make_network(chosen: dict[str, Any], data: FoldDataModule) -> Network:
         if isinstance(error.__cause__, InputError):  # without Hydra's wrapping
             raise error.__cause__ from None
         raise
-    image = torch.zeros(1, 1, chosen["scale"]["height"], chosen["scale"]["width"], device="meta")
+    image = torch.zeros(1, data.how.channels, data.how.height, data.how.width, device="meta")
     network.check_size(image)
+    if data.how.fit == "tile" and ALIGN % network.size_multiple:
+        raise InputError(
+            f"data.fit=tile: tiles start on multiples of {ALIGN}, but this network pools by {network.size_multiple}; "
+            "use a smaller model.network.depth, or data.fit=resize or pad"
+        )
     return network
 
 
@@ -212,10 +220,11 @@ def make_module(chosen: dict[str, Any], data: FoldDataModule) -> SegmentationMod
         make_phases(model["phases"]),
         chosen["optimizer"],
         positive_weight=model["positive_weight"],
-        image_names=[record.name for record in data.dataset.records],
+        image_names=data.sample_names(),
         channels_last=chosen["trainer"]["channels_last"],
         average=model["average"],
         norm_momentum=model["norm_momentum"],
+        flip_average=model["flip_average"],
     )
     if chosen["trainer"]["compile"]:
         network.compile()

@@ -5,14 +5,15 @@ The JSON schema of `Result` is committed as ``result.schema.json`` beside this f
 """
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
 from pydantic import BaseModel, ConfigDict, Field
 
-from anomaly_seg import metrics, thresholds
+from anomaly_seg import guarantee, metrics, thresholds
 
 SCHEMA_VERSION: Literal[1] = 1
 
@@ -136,6 +137,61 @@ class Training(_Part):
     peak_memory_mib: Annotated[float, Field(ge=0)] | None = None
 
 
+class Promised(_Part):
+    """One promise of `guarantee`, or why it cannot be given.
+
+    ``defective``: independent samples (parts, where a part has several images); ``needed``: how many it takes.
+    ``threshold``, ``misses_allowed`` and ``false_alarms`` are None with too few; ``smallest_miss_rate`` is what they do
+    allow at that confidence. ``says``: the same for people.
+    """
+
+    miss_rate: Share
+    confidence: Share
+    basis: guarantee.Basis
+    defective: Count
+    needed: Count
+    smallest_miss_rate: Share
+    misses_allowed: Count | None
+    threshold: float | None
+    false_alarms: Count | None
+    good: Count
+    says: str
+
+    @classmethod
+    def every(cls, scores: ArrayLike, labels: ArrayLike, items: Sequence[str], basis: guarantee.Basis) -> list[Self]:
+        """All `guarantee.PROMISES` for these held-out scores; ``items``: the part of each image. Raises as there."""
+        return [cls._of(scores, labels, items, basis, *wanted) for wanted in guarantee.PROMISES]
+
+    @classmethod
+    def _of(
+        cls,
+        scores: ArrayLike,
+        labels: ArrayLike,
+        items: Sequence[str],
+        basis: guarantee.Basis,
+        miss_rate: float,
+        confidence: float,
+    ) -> Self:
+        found: dict[str, Any] = {"misses_allowed": None, "threshold": None, "false_alarms": None}
+        try:
+            kept = guarantee.guarantee(scores, labels, miss_rate, confidence, items, basis)
+            defective, says = kept.defective, kept.sentence
+            found = {name: getattr(kept, name) for name in found}
+        except guarantee.NotEnoughError as error:
+            defective, says = error.defective, str(error)
+        return cls(
+            miss_rate=miss_rate,
+            confidence=confidence,
+            basis=basis,
+            defective=defective,
+            needed=guarantee.needed(miss_rate, confidence),
+            smallest_miss_rate=guarantee.best_promise(defective, confidence),
+            good=int(np.sum(np.asarray(labels) == 0)),
+            says=says,
+            **found,
+        )
+
+
 class Twins(_Part):
     """Test images with a byte-identical, or near-identical, image in the training part."""
 
@@ -152,7 +208,8 @@ class Environment(_Part):
 
 
 class Result(_Part):
-    """One finished run. ``readout`` names the map whose score classifies; ``sigma`` is scaled to this input size."""
+    """One finished run. ``readout`` names the map whose score classifies; ``sigma`` is scaled to this input size;
+    ``promises`` are for this run's model on its own held-out images (absent in results of older versions)."""
 
     schema_version: Literal[1] = SCHEMA_VERSION
     run: Run
@@ -161,6 +218,7 @@ class Result(_Part):
     sigma: float | None
     image: ImageLevel
     thresholds: dict[Literal["paper", "best_f"], AtThreshold]
+    promises: list[Promised] = []
     readouts: dict[str, Readout]
     pixel: PixelLevel
     training: Training

@@ -11,9 +11,15 @@ from anomaly_seg.errors import InputError
 
 IRRELEVANT = (
     "output_dir", "run_name", "overwrite", "pictures", "profile", "logger", "threads", "data.workers", "data.cache_dir",
-    "data.root", "data.reader.root", "trainer.enable_progress_bar", "trainer.log_every_n_steps",
+    "data.root", "data.reader.root", "data.licence", "trainer.enable_progress_bar", "trainer.log_every_n_steps",
 )  # fmt: skip
 """Keys that change where, how fast or how loudly a run works, but not its result."""
+
+LATER = {
+    "data.channels": 1, "data.fit": "resize", "data.tile_overlap": 64, "model.norm_momentum": 0.1,
+    "model.flip_average": False,
+}  # fmt: skip
+"""Keys that the first runs did not have, and what they ran with: at that value a key makes no difference."""
 
 
 def check(settings: Mapping[str, Any]) -> None:
@@ -46,7 +52,11 @@ def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def relevant(settings: Mapping[str, Any]) -> dict[str, Any]:
     """The dotted keys that decide a run's result."""
-    return {k: v for k, v in flat(settings).items() if not any(k == i or k.startswith(f"{i}.") for i in IRRELEVANT)}
+    return {
+        k: v
+        for k, v in flat(settings).items()
+        if not any(k == i or k.startswith(f"{i}.") for i in IRRELEVANT) and not (k in LATER and v == LATER[k])
+    }
 
 
 def digest(settings: Mapping[str, Any]) -> str:
@@ -56,7 +66,7 @@ def digest(settings: Mapping[str, Any]) -> str:
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """The keys that make two runs different, as "key: old -> new"."""
-    a, b = relevant(old), relevant(new)
+    a, b = ({**LATER, **relevant(settings)} for settings in (old, new))
     return [f"{k}: {a.get(k)} -> {b.get(k)}" for k in sorted(a.keys() | b.keys()) if a.get(k) != b.get(k)]
 
 

@@ -13,6 +13,9 @@ HEIGHT, WIDTH = 26, 10
 BOX = (slice(5, 9), slice(2, 7))
 """Where the defect of a defective image is: 4 x 5 = 20 pixels."""
 
+CHROMIUM_FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-sync", "--no-first-run"]
+CHROMIUM_FLAGS.extend(["--disable-background-networking", "--disable-component-update"])
+
 PUBLISHED_ITEMS = tuple(f"kos{i:02d}" for i in range(1, 51))
 
 
@@ -43,6 +46,29 @@ def write_kolektor(
             write_image(folder / f"{name}.jpg", picture(name))
             mask = box_mask() if view in defective_views else np.zeros((HEIGHT, WIDTH), np.uint8)
             write_image(folder / f"{name}_label.bmp", mask)
+    return folder
+
+
+def write_dagm(folder: Path, images: int = 6, number: int = 1) -> Path:
+    """ClassN/{Train,Test}/NNNN.PNG; every third is defective and has its label, and there is a list of labels."""
+    for part in ("Train", "Test"):
+        place = folder / f"Class{number}" / part
+        for i in range(1, images + 1):
+            write_image(place / f"{i:04d}.PNG", picture(f"{part}{i}"))
+            if i % 3 == 1:
+                write_image(place / "Label" / f"{i:04d}_label.PNG", box_mask())
+        (place / "Label" / "Labels.txt").write_text("1\n")
+    return folder
+
+
+def write_kolektor2(folder: Path, images: int = 6) -> Path:
+    """{train,test}/NNNNN.png in colour with NNNNN_GT.png; every third is defective."""
+    for part, first in (("train", 10000), ("test", 20000)):
+        for i in range(images):
+            name = f"{part}/{first + i}"
+            write_image(folder / f"{name}.png", np.dstack([picture(f"{name}{c}") for c in "bgr"]))
+            mask = box_mask() if i % 3 == 0 else np.zeros((HEIGHT, WIDTH), np.uint8)
+            write_image(folder / f"{name}_GT.png", mask)
     return folder
 
 

@@ -1,9 +1,12 @@
 """The cache: what it holds, when it is made anew, and what a broken disk or file leads to."""
 
 import errno
+import hashlib
+import json
 import os
 import resource
 import shutil
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -197,6 +200,17 @@ def test_a_file_that_cannot_be_read_is_not_taken_for_a_full_cache(tmp_path: Path
         ({"resize": "cubic"}, r"data\.resize=cubic: choose area or nearest"),
         ({"convert": "rgb"}, r"data\.convert=rgb: choose error or grey8"),
         ({"height": 0}, r"scale\.height=0, scale\.width=5: use 1 or more"),
+        ({"channels": 2}, r"data\.channels=2: use 1 \(grey\) or 3 \(colour\)"),
+        ({"fit": "crop"}, r"data\.fit=crop: choose resize or pad or tile"),
+        (
+            {"fit": "tile", "height": 48, "width": 64, "overlap": -1},
+            r"data\.tile_overlap=-1: use a whole number from 0 to 32",
+        ),
+        (
+            {"fit": "tile", "height": 48, "width": 64, "overlap": 48},
+            r"data\.tile_overlap=48: .*tiles of 48x64, or larger",
+        ),
+        ({"fit": "tile"}, r"tiles of 13x5: use 16 or more"),
     ],
 )
 def test_settings_out_of_range(change: dict, message: str) -> None:
@@ -207,7 +221,10 @@ def test_settings_out_of_range(change: dict, message: str) -> None:
 def test_preparation_from_the_settings_of_a_run() -> None:
     data = {"element": "square", "resize": "nearest", "convert": "grey8", "root": "unused"}
     settings = {"data": data, "scale": {"height": 7, "width": 3, "name": "x"}, "dilation": 5}
-    assert Preparation.of(settings) == Preparation(7, 3, 5, "square", "nearest", "grey8")
+    assert Preparation.of(settings) == Preparation(7, 3, 5, "square", "nearest", "grey8")  # of a run from before
+    later = {"channels": 3, "fit": "pad", "tile_overlap": 9}
+    expected = Preparation(7, 3, 5, "square", "nearest", "grey8", 3, "pad", 9)
+    assert Preparation.of(settings | {"data": data | later}) == expected
 
 
 def test_place_of_the_cache(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -218,6 +235,134 @@ def test_place_of_the_cache(monkeypatch: pytest.MonkeyPatch) -> None:
     assert default_cache() == "/x/anomaly_seg"
     monkeypatch.setenv("ANOMALY_SEG_CACHE", "/y")
     assert default_cache() == "/y"
+
+
+# Colour, padding, tiles
+
+
+def test_the_keys_of_grey_resized_arrays_are_those_from_before_there_was_a_choice(tmp_path: Path) -> None:
+    """Caches made by earlier versions stay in use: their names, worked out from what those hashed."""
+    dataset = in_memory(items=1)
+    prepare(dataset, Preparation(13, 5, 5, overlap=64), tmp_path)
+    prints = [r.image.fingerprint() for r in dataset.records]
+    base = {"version": 2, "names": ["p0/v0", "p0/v1"], "images": prints}
+    base |= {"height": 13, "width": 5, "resize": "area", "convert": "error"}
+    masks = [dataset.records[0].mask.fingerprint(), None]
+    names = {"images": base}
+    for dilation, element in ((0, None), (5, "diamond")):
+        names[f"masks-D{dilation}"] = base | {"masks": masks, "dilation": dilation, "element": element}
+    digests = {k: hashlib.sha256(json.dumps(v, sort_keys=True).encode()).hexdigest()[:20] for k, v in names.items()}
+    assert files(tmp_path) == sorted(f"memory/{k}-{d}{end}" for k, d in digests.items() for end in (".npy", ".npz"))
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"channels": 3},
+        {"fit": "pad"},
+        {"fit": "tile"},
+        {"fit": "tile", "overlap": 8},
+        {"fit": "tile", "convert": "grey8"},
+    ],
+)
+def test_other_ways_to_fit_have_arrays_of_their_own(tmp_path: Path, other: dict, decoded: dict[str, int]) -> None:
+    prepare(in_memory(items=1), Preparation(32, 32), tmp_path)
+    prepare(in_memory(items=1), Preparation(32, 32, fit="tile", overlap=16), tmp_path)
+    prepare(in_memory(items=1), Preparation(32, 32, **other), tmp_path)
+    assert decoded == {"images": 6, "masks": 6}
+
+
+def test_colour_arrays(tmp_path: Path) -> None:
+    blue_green_red = np.dstack([picture(c, 8, 8) for c in "bgr"])  # as OpenCV decodes
+    data = one(blue_green_red, np.zeros((8, 8), np.uint8))
+    data.records.append(Record("a/1", "a", ArraySource("a/1", picture("grey", 8, 8)), None))
+    arrays = prepare(data, Preparation(8, 8, channels=3), tmp_path)
+    assert arrays.images.shape == (2, 8, 8, 3) and arrays.masks.shape == (2, 8, 8)
+    np.testing.assert_array_equal(arrays.images[0], np.dstack([picture(c, 8, 8) for c in "rgb"]))
+    for channel in range(3):
+        np.testing.assert_array_equal(arrays.images[1, ..., channel], picture("grey", 8, 8))
+    assert arrays.thumbnails.shape == (2, 64 * 64) and arrays.shapes.tolist() == [[8, 8]] * 2
+
+
+def test_padded_arrays_by_hand(tmp_path: Path) -> None:
+    image = np.arange(1, 9, dtype=np.uint8).reshape(4, 2)
+    mask = np.zeros((4, 2), np.uint8)
+    mask[3, 1] = 255
+    arrays = prepare(one(image, mask), Preparation(4, 4, fit="pad"), tmp_path)
+    assert arrays.images[0].tolist() == [[1, 2, 2, 2], [3, 4, 4, 4], [5, 6, 6, 6], [7, 8, 8, 8]]
+    assert arrays.exact[0].tolist() == [[0] * 4] * 3 + [[0, 1, 0, 0]]
+    assert arrays.defect_pixels.tolist() == [1] and arrays.shapes.tolist() == [[4, 2]]
+
+
+def tiled(tmp_path: Path) -> tuple[Dataset, Arrays]:
+    """Images of 40x60 (2 x 3 tiles of 32x32), 20x10 (one tile, larger than it) and 32x60 (1 x 3 tiles)."""
+    records = []
+    for i, (height, width) in enumerate(((40, 60), (20, 10), (32, 60))):
+        mask = np.zeros((height, width), np.uint8)
+        if i != 1:
+            mask[17, 30] = 255
+        source = ArraySource(f"m{i}", mask)
+        records.append(Record(f"a/{i}", "a", ArraySource(f"a/{i}", picture(str(i), height, width)), source))
+    dataset = Dataset("memory", records)
+    return dataset, prepare(dataset, Preparation(32, 32, 5, fit="tile", overlap=16), tmp_path)
+
+
+def test_tiles_by_hand(tmp_path: Path) -> None:
+    dataset, arrays = tiled(tmp_path)
+    assert arrays.images.shape == arrays.masks.shape == arrays.exact.shape == (10, 32, 32)
+    assert arrays.owner.tolist() == [0] * 6 + [1] + [2] * 3
+    assert arrays.shapes.tolist() == [[40, 60], [20, 10], [32, 60]]
+    assert arrays.labels.tolist() == [1, 0, 1] and arrays.defect_pixels.tolist() == [1, 0, 1]
+    corners = [(y, x) for y in (0, 16) for x in (0, 16, 32)] + [(0, 0)] + [(0, x) for x in (0, 16, 32)]
+    assert [arrays.place(i).tile for i in range(10)] == corners
+    assert [arrays.place(i).image for i in range(10)] == arrays.owner.tolist()
+    # The dilated defect covers rows 15 to 19 and columns 28 to 32: all tiles of image 0 hold some of it.
+    assert arrays.sample_labels.tolist() == [1] * 6 + [0] + [1] * 3
+    assert [int(m.sum()) for m in arrays.masks[7:]] == [12, 13, 1]  # without column 32, whole, column 32 alone
+    assert [int(m.sum()) for m in arrays.exact] == [1, 1, 0, 1, 1, 0, 0, 1, 1, 0]
+    first, small = dataset.records[0].image.pixels(), dataset.records[1].image.pixels()
+    np.testing.assert_array_equal(arrays.images[1], first[:32, 16:48])
+    np.testing.assert_array_equal(arrays.images[4][:24], first[16:, 16:48])
+    np.testing.assert_array_equal(arrays.images[4][24:], np.repeat(first[39:, 16:48], 8, axis=0))
+    np.testing.assert_array_equal(arrays.images[6], np.pad(small, ((0, 12), (0, 22)), "edge"))
+
+
+def test_no_defect_goes_on_beyond_the_image(tmp_path: Path) -> None:
+    mask = np.zeros((20, 20), np.uint8)
+    mask[19, 19] = 255
+    arrays = prepare(one(picture("x", 20, 20), mask), Preparation(32, 32, 3, fit="tile"), tmp_path)
+    assert (arrays.exact.sum(), arrays.masks.sum()) == (1, 3)  # a diamond's upper left half
+
+
+def test_samples_of_images(tmp_path: Path) -> None:
+    _, arrays = tiled(tmp_path)
+    assert arrays.samples([2, 0]).tolist() == [7, 8, 9, 0, 1, 2, 3, 4, 5]
+    assert arrays.samples([]).tolist() == []
+    plain = prepare(in_memory(), HOW, tmp_path)
+    assert plain.samples([3, 1]).tolist() == [3, 1] and plain.sample_labels.tolist() == plain.labels.tolist()
+    image, layout, tile = plain.place(3)
+    assert (image, tile, layout.tiles) == (3, (0, 0), [(0, 0)])
+    assert layout.inside(tile) == (slice(0, 13), slice(0, 5))
+
+
+def test_memory_does_not_grow_with_the_number_of_tiles_or_images(tmp_path: Path) -> None:
+    """Of six images of 1.2 MB, whose tiles make 12 MB, and of their masks, no more is held than a few copies of one."""
+    size, records = 1200 * 1000, []
+    for i in range(6):
+        image = np.zeros((1200, 1000), np.uint8) + np.uint8(i)
+        records.append(Record(f"a/{i}", "a", ArraySource(f"a/{i}", image), ArraySource(f"m{i}", image)))
+    dataset = Dataset("memory", records)
+    for record in dataset.records:  # not counted: what the test itself makes of them
+        record.image.fingerprint = lambda name=record.name: name
+        record.mask.fingerprint = lambda name=record.name: name
+    tracemalloc.start()
+    try:
+        arrays = prepare(dataset, Preparation(128, 128, fit="tile", overlap=32), tmp_path)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert arrays.images.nbytes > 6 * 1.5 * size
+    assert peak < 4 * size
 
 
 # Disks

@@ -5,18 +5,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import BOX, PUBLISHED_ITEMS, ArraySource, in_memory, picture, write_image, write_kolektor
+from helpers import BOX, PUBLISHED_ITEMS, ArraySource, in_memory, picture, write_dagm, write_image, write_kolektor
 
 from anomaly_seg.check import Report, check
-from anomaly_seg.data import kolektor
+from anomaly_seg.data import dagm, kolektor
 from anomaly_seg.data.records import Dataset, Record
+from anomaly_seg.data.shapes import Polygon, ShapeSource
 from anomaly_seg.errors import InputError
 
 
 def report(cache: Path, dataset: Dataset, **more: object) -> Report:
     data = {
         "folds": 3, "split": "grouped", "split_seed": 0, "element": "diamond", "resize": "area", "convert": "error",
-        "cache_dir": str(cache),
+        "cache_dir": str(cache), "splits": None, "channels": 1, "fit": "resize", "tile_overlap": 0,
     }  # fmt: skip
     top = {"seed": 0, "epochs": 1, "fold": 0, "dilation": 5, "scale": {"height": 26, "width": 10}}
     for key, value in more.items():
@@ -150,6 +151,103 @@ def test_one_image_an_item_is_no_problem(tmp_path: Path) -> None:
 def test_long_lists_are_cut(tmp_path: Path) -> None:
     text = unwrapped(report(tmp_path, in_memory(items=20), scale={"height": 6, "width": 4}, dilation=0).text)
     assert "p5/v0 (2) and 14 more; use a larger scale" in text
+
+
+def with_mask(dataset: Dataset, index: int, mask: object) -> None:
+    r = dataset.records[index]
+    dataset.records[index] = Record(r.name, r.item, r.image, mask)  # type: ignore[arg-type]
+
+
+def test_masks_without_a_defect_pixel(tmp_path: Path) -> None:
+    dataset, black = in_memory(), np.zeros((26, 10), np.uint8)
+    with_mask(dataset, 1, ArraySource("black", black))
+    found = report(tmp_path, dataset)
+    assert found.problems == 1
+    assert "without a single defect pixel, taken as free of defects: p0/v1; draw the defect" in unwrapped(found.text)
+
+
+def test_black_masks_are_how_some_data_sets_say_good(tmp_path: Path) -> None:
+    dataset = in_memory()
+    for index in range(1, 12, 2):
+        with_mask(dataset, index, ArraySource("black", np.zeros((26, 10), np.uint8)))
+    assert report(tmp_path, dataset).problems == 0
+    outside = ShapeSource.of("drawn", [Polygon(((50, 50), (60, 50), (60, 60)))], 26, 10)
+    with_mask(dataset, 1, outside)  # but nobody draws nothing
+    text = unwrapped(report(tmp_path, dataset).text)
+    assert "without a single defect pixel, taken as free of defects: p0/v1;" in text
+
+
+def test_masks_that_cover_most_of_the_image(tmp_path: Path) -> None:
+    dataset = in_memory()
+    mask = np.zeros((26, 10), np.uint8)
+    mask[:13] = 255  # half: not yet
+    with_mask(dataset, 0, ArraySource("half", mask))
+    assert report(tmp_path, dataset).problems == 0
+    with_mask(dataset, 2, ArraySource("more", np.roll(mask, 1, axis=0) | mask))  # 14 of 26 rows
+    found = report(tmp_path, dataset)
+    assert found.problems == 1
+    assert "masks that cover most of the image: p1/v0 (54%); are they inverted" in unwrapped(found.text)
+
+
+def test_separate_defects_smaller_than_a_pixel(tmp_path: Path) -> None:
+    """Half the height and width: a pixel is 4 of the old ones. Two specks, of 1 and 3 pixels, beside the box."""
+    dataset = in_memory(height=52, width=20)
+    mask = dataset.records[0].mask.pixels().copy()  # type: ignore[union-attr]
+    mask[30, 10], mask[40, 1:4] = 255, 255
+    with_mask(dataset, 0, ArraySource("specks", mask))
+    text = unwrapped(report(tmp_path, dataset, dilation=0).text)
+    assert "2 of 3 separate defects in 1 images are smaller than a pixel at 26x10 and vanish: p0/v0 (2 of 3);" in text
+    assert "separate defects" not in report(tmp_path, dataset, dilation=0, scale={"height": 52, "width": 20}).text
+    tiles = report(tmp_path, dataset, dilation=0, fit="tile", scale={"height": 32, "width": 32}, tile_overlap=16)
+    assert "separate defects" not in tiles.text
+    assert row(tiles.text, "defect at 32x32, pixels") == ["20", "20", "24"]  # tiles overlap, but no pixel counts twice
+
+
+def test_pictures_that_are_stretched(tmp_path: Path) -> None:
+    """26 x 10 becomes 26 x 20: twice as wide. Padding keeps the aspect."""
+    scale = {"height": 26, "width": 20}
+    text = unwrapped(report(tmp_path, in_memory(), scale=scale).text)
+    assert "images of about 26x10 become 26x20, 2.0 times wider for their height; set scale.height" in text
+    assert "for their height" not in report(tmp_path, in_memory(), scale=scale, fit="pad").text
+
+
+def test_colour_that_is_thrown_away(tmp_path: Path) -> None:
+    dataset = in_memory()
+    for record in dataset.records:
+        record.image.array = np.dstack([record.image.array] * 3)
+    assert "colour images become grey; data.channels=3" in report(tmp_path, dataset, convert="grey8").text
+    assert "become grey" not in report(tmp_path, dataset, channels=3).text
+
+
+def test_few_defects_in_a_fold(tmp_path: Path) -> None:
+    text = unwrapped(report(tmp_path, in_memory(items=6)).text)
+    assert "few defective test images (fold 0 has 2, fold 1 has 2, fold 2 has 2): a single one moves" in text
+    assert "recall by 50 points" in text
+    assert "few defective" not in report(tmp_path, in_memory(items=15)).text
+
+
+def test_folds_from_a_file(tmp_path: Path) -> None:
+    file, dataset = tmp_path / "folds.json", in_memory()
+    assert f"Folds, data.split=grouped, saved to {file}" in report(tmp_path, dataset, splits=str(file)).text
+    assert f"Folds, data.split=grouped, from {file}" in report(tmp_path, dataset, splits=str(file)).text
+    found = report(tmp_path, in_memory(items=7), splits=str(file))
+    assert found.problems == 1 and "the data have changed since, items: 1 new (p6)" in unwrapped(found.text)
+
+
+def test_twins_apart_in_saved_folds_need_new_ones(tmp_path: Path) -> None:
+    file, dataset = tmp_path / "folds.json", in_memory()
+    report(tmp_path, dataset, splits=str(file), split="grouped")
+    dataset.records[3].image.array = dataset.records[1].image.array  # p1/v1 = p0/v1, found after the folds were made
+    found = report(tmp_path, dataset, splits=str(file))
+    text = unwrapped(found.text)
+    assert found.problems == 1 and f"data.split=grouped keeps them together, once {file} is deleted" in text
+
+
+def test_a_published_division_has_one_row(tmp_path: Path) -> None:
+    dataset = dagm.read(write_dagm(tmp_path / "d"))
+    text = report(tmp_path, dataset, split="published").text
+    assert row(text, "0  ") == ["6", "2", "6", "2", "0", "0"]
+    assert not any(line.strip().startswith("1  ") for line in text.splitlines())
 
 
 @pytest.mark.parametrize(

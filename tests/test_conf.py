@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from helpers import write_kolektor
+from helpers import box_mask, picture, write_dagm, write_image, write_kolektor, write_kolektor2
 
 from anomaly_seg import results
 from anomaly_seg.cli import config_folder
@@ -19,6 +19,18 @@ NEEDS = {"experiment=search": "optuna", "logger=wandb": "wandb", "logger=tensorb
 ONE_STEP = ["++trainer.max_steps=1", "++trainer.limit_train_batches=1", "pictures=false"]
 
 
+def write_own(folder: Path) -> Path:
+    """Six images, three of them with a mask."""
+    for i in range(6):
+        write_image(folder / f"{i}.png", picture(f"{i}"))
+        if i % 2:
+            write_image(folder / f"{i}_mask.png", box_mask())
+    return folder
+
+
+OWN_DATA = {"data=folder": write_own, "data=dagm": write_dagm, "data=kolektor2": write_kolektor2}
+
+
 def words(option: str, tmp_path: Path) -> list[str]:
     """What an option needs beside itself."""
     needed = NEEDS.get(option)
@@ -28,6 +40,8 @@ def words(option: str, tmp_path: Path) -> list[str]:
         folds = published_folds()
         items = [item for fold in range(3) for item in [i for i in folds if folds[i] == fold][:2]]
         return [option, f"data.root={write_kolektor(tmp_path / 'KolektorSDD', items)}"]
+    if option in OWN_DATA:
+        return [option, f"data.root={OWN_DATA[option](tmp_path / 'data')}", "data.folds=3"]
     if option.startswith("experiment="):
         return [option, "data=synthetic"]
     if option == "logger=wandb":
@@ -41,6 +55,8 @@ def test_an_option_takes_a_step(option: str, configure: Callable, tmp_path: Path
     result = results.read_result(folder)
     assert result.training.steps == 1
     assert result.readout in result.readouts
+    if option in ("data=dagm", "data=kolektor2"):  # their test part is the only fold
+        assert (result.run.folds, result.counts.train_images, result.counts.test_images) == (1, 6, 6)
 
 
 def test_all_groups_are_seen() -> None:

@@ -27,6 +27,12 @@ def make(cache: Path, dataset: Dataset | None = None, fold: int = 0, **more: obj
     return FoldDataModule(dataset or in_memory(), HOW, fold, cache_dir=str(cache), **more)
 
 
+def make_tiles(cache: Path, **more: object) -> FoldDataModule:
+    """Twelve images of 40x60 in six tiles each; the defect of every other image lies in the first tile alone."""
+    how = Preparation(32, 32, dilation=5, fit="tile", overlap=16)
+    return FoldDataModule(in_memory(height=40, width=60), how, 0, cache_dir=str(cache), **more)
+
+
 def order(data: FoldDataModule, epochs: range) -> list[list[tuple[int, int, int]]]:
     """Index, and sums that change with the augmentation, of every training sample."""
     seen, loader = [], data.train_dataloader()
@@ -197,3 +203,46 @@ def test_settings_are_refused_before_the_images_are_read(tmp_path: Path, monkeyp
     for change in ({"fold": 3}, {"augmentation": "heavy"}, {"batch_size": 0}, {"evaluate_on": "train"}):
         with pytest.raises(InputError):
             make(tmp_path, **change)
+
+
+def test_tiles_train_and_their_images_are_split(tmp_path: Path) -> None:
+    data = make_tiles(tmp_path, sampler="alternating")
+    assert data.counts() == {"train_images": 8, "train_defective": 4, "test_images": 4, "test_defective": 2}
+    owner = data.arrays.owner
+    batches = list(data.train_dataloader())
+    assert len(batches) == 8 * 6 and {int(owner[b.index]) for b in batches} <= set(data.split.train.tolist())
+    # Every second tile shows a defect, though only every twelfth has one.
+    assert [b.label.item() for b in batches] == [1.0, 0.0] * 24
+    assert {int(b.index) % 12 for b in batches if b.label} == {0}
+    assert all(bool(b.mask.any()) == bool(b.label) for b in batches)
+    assert {int(i) for i in make_tiles(tmp_path).sampler.order(0)} == set(
+        data.arrays.samples(data.split.train).tolist()
+    )
+
+
+def test_the_tiles_of_an_image_are_scored_in_a_row(tmp_path: Path) -> None:
+    data = make_tiles(tmp_path)
+    batches = list(data.test_dataloader())
+    assert [int(data.arrays.owner[b.index]) for b in batches] == np.repeat(data.split.test, 6).tolist()
+    for batch in batches:
+        image, _, (y, x) = data.arrays.place(int(batch.index))
+        pixels = data.dataset.records[image].image.pixels()
+        seen = pixels[y : y + 32, x : x + 32]
+        np.testing.assert_array_equal(batch.image[0, 0, : seen.shape[0], : seen.shape[1]], seen)
+        assert batch.mask.sum() == (20 if image % 2 == 0 and (y, x) == (0, 0) else 0)
+
+
+def test_a_sample_s_name_says_which_tile_it_is(tmp_path: Path) -> None:
+    names = make_tiles(tmp_path).sample_names()
+    assert names[:2] == ["p0/v0, tile at row 0, column 0", "p0/v0, tile at row 0, column 16"]
+    assert (len(names), names[-1]) == (72, "p5/v1, tile at row 16, column 32")
+    assert make(tmp_path).sample_names()[:2] == ["p0/v0", "p0/v1"]
+
+
+def test_colour_batches(tmp_path: Path) -> None:
+    how = Preparation(26, 10, channels=3)
+    data = FoldDataModule(in_memory(), how, 0, cache_dir=str(tmp_path), batch_size=2, augmentation="light")
+    assert [tuple(b.image.shape) for b in data.train_dataloader()] == [(2, 3, 26, 10)] * 4
+    batch = next(iter(data.test_dataloader()))
+    expected = data.dataset.records[int(batch.index)].image.pixels()
+    assert batch.mask.shape == (1, 1, 26, 10) and all(np.array_equal(batch.image[0, c], expected) for c in range(3))

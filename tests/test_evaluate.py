@@ -1,16 +1,25 @@
 """Scores, pixel counts and pictures against direct computation."""
 
+import gc
+from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 import torch
+from helpers import in_memory
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.data import DataLoader
 from torchmetrics.classification import BinaryPrecisionRecallCurve
 
+from anomaly_seg.data import datamodule
+from anomaly_seg.data.cache import Arrays, Preparation, prepare
 from anomaly_seg.data.datamodule import Batch
+from anomaly_seg.drawing import draw
 from anomaly_seg.errors import InputError
-from anomaly_seg.evaluate import PIXEL_THRESHOLDS, draw, evaluate, pixel_counts
+from anomaly_seg.evaluate import PIXEL_THRESHOLDS, evaluate, pixel_counts
 from anomaly_seg.models.base import Network, Output
 from anomaly_seg.models.one_stage import OneStage
 from anomaly_seg.models.seg_dec import SegDec
@@ -137,3 +146,127 @@ class TestDraw:
         monkeypatch.setattr(cv2, "imwrite", lambda *args: False)  # what OpenCV says on a full disk
         with pytest.raises(InputError, match=r"10\.png: cannot be written; free space"):
             draw(network(), batches(1), str, tmp_path, "cpu")
+
+
+class Look(Network):
+    """The map is the first channel, the decision the brightest pixel less 2: what stitching does can be seen."""
+
+    readout = "decision"
+
+    def forward(self, image: torch.Tensor) -> Output:
+        return Output({"map": image[:, :1]}, image.amax((1, 2, 3)) - 2)
+
+    def maps(self, output: Output) -> dict[str, torch.Tensor]:
+        return dict(output.logits)
+
+    def scores(self, output: Output, maps: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        return {"decision": output.decision} | super().scores(output, maps)
+
+
+def tiled(cache: Path, height: int, width: int, side: int = 32, overlap: int = 16, **more: object) -> Arrays:
+    how = Preparation(side, side, fit="tile", overlap=overlap, **more)
+    return prepare(in_memory(items=2, height=height, width=width), how, cache)
+
+
+def loader(arrays: Arrays, images: tuple[int, ...] = (2, 0, 1)) -> DataLoader:
+    return DataLoader(datamodule.TestSet(arrays, np.array(images)))
+
+
+class TestTiles:
+    @pytest.mark.parametrize("size", [(40, 60), (20, 10), (32, 32), (100, 33)])
+    def test_scores_and_counts_are_those_of_the_whole_image(self, tmp_path: Path, size: tuple[int, int]) -> None:
+        arrays, records = tiled(tmp_path, *size), in_memory(items=2, height=size[0], width=size[1]).records
+        found = evaluate(Look(), loader(arrays), progress=False, places=arrays.place)
+        assert found.index.tolist() == [2, 0, 1]
+        images = [torch.from_numpy(records[i].image.pixels()).float()[None, None] / 255 for i in (2, 0, 1)]
+        masks = [torch.zeros_like(image) for image in images]
+        for mask in masks[:2]:
+            mask[..., 5:9, 2:7] = 1
+        np.testing.assert_allclose(found.scores["map"], [float(i.double().sum()) for i in images], rtol=1e-12)
+        assert found.scores["decision"].tolist() == [float(i.max() - 2) for i in images]
+        expected = [pixel_counts(i, m, PIXEL_THRESHOLDS) for i, m in zip(images, masks, strict=True)]
+        assert np.array_equal(np.stack(found.pixels), sum(np.stack(c) for c in expected))
+
+    def test_every_readout_counts_the_inner_part_only(self, tmp_path: Path) -> None:
+        """An image of 40x56 in one tile of 64x64: what the map says beyond the image is no part of any score."""
+        arrays, net = tiled(tmp_path, 40, 56, side=64), network(OneStage).eval()
+        found = evaluate(net, loader(arrays, (0,)), progress=False, places=arrays.place)
+        with torch.no_grad():
+            output = net(torch.from_numpy(arrays.images[:1].copy())[None].float() / 255)
+        maps = {k: v[..., :40, :56].double() for k, v in net.maps(output).items()}
+        bottom, other = (output.logits[k][..., :40, :56].double().sigmoid() for k in ("f1", "f2"))
+        maps |= {"F0": maps["C"], "F5": maps["C"] * bottom**5, "F_f2": maps["C"] * other**3}
+        for name, values in maps.items():
+            assert found.scores[name].item() == pytest.approx(float(values.sum()), rel=1e-6)
+
+    def test_a_network_gives_the_untiled_scores(self, tmp_path: Path) -> None:
+        """Tiles share twice the 23 pixels that a U-Net of depth 2 sees to each side."""
+        torch.manual_seed(0)
+        net = UNet(width=1 / 16, depth=2).eval()
+        arrays = tiled(tmp_path, 128, 208, side=96, overlap=48)
+        whole = prepare(in_memory(items=2, height=128, width=208), Preparation(128, 208), tmp_path)
+        found, expected = (evaluate(net, loader(a), progress=False, places=a.place) for a in (arrays, whole))
+        assert len(arrays.owner) == 4 * 8
+        np.testing.assert_allclose(found.scores["map"], expected.scores["map"], rtol=1e-5)
+        assert np.abs(np.stack(found.pixels) - np.stack(expected.pixels)).max() <= 5  # pixels at a threshold, rounded
+
+    def test_memory_is_bounded_by_the_tile(self, tmp_path: Path) -> None:
+        """The largest tensor of all is that of one tile's eight channels, for an image of 25 times its pixels."""
+        largest = 0
+
+        class Watch(TorchDispatchMode):
+            def __torch_dispatch__(self, function, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+                nonlocal largest
+                out = function(*args, **(kwargs or {}))
+                sizes = [t.untyped_storage().nbytes() for t in tree_leaves(out) if isinstance(t, torch.Tensor)]
+                largest = max([largest, *sizes])
+                return out
+
+        torch.manual_seed(0)
+        net, arrays = UNet(width=1 / 16, depth=2).eval(), tiled(tmp_path, 320, 320, side=64)
+        with Watch():
+            evaluate(net, loader(arrays, (0,)), progress=False, places=arrays.place)
+        assert largest == 8 * 64 * 64 * 4 < 320 * 320 * 4  # float32, below even one such map of the whole image
+
+    def test_no_tensor_is_kept_from_a_tile(self, tmp_path: Path) -> None:
+        """Kept ones, however small, lie between the large ones that come and go, and memory grows by MBs a tile."""
+        arrays, alive = tiled(tmp_path, 80, 80), []
+
+        def watched() -> Iterator[Batch]:
+            for batch in loader(arrays, (0,)):
+                alive.append(sum(type(o) is torch.Tensor for o in gc.get_objects()) if len(alive) in (3, 15) else 0)
+                yield batch
+
+        evaluate(network(OneStage), watched(), progress=False, places=arrays.place)
+        assert len(alive) == 16 and alive[3] == alive[15] > 0
+
+    def test_a_picture_shows_the_whole_image(self, tmp_path: Path) -> None:
+        arrays = tiled(tmp_path / "cache", 40, 60)
+        draw(Look(), loader(arrays, (3, 0)), lambda i: f"image{i}", tmp_path / "p", "cpu", arrays.place)
+        assert sorted(p.name for p in (tmp_path / "p").iterdir()) == ["image0.png", "image3.png"]
+        strip, records = cv2.imread(str(tmp_path / "p" / "image0.png")), in_memory(height=40, width=60).records
+        assert strip.shape == (40 + 22, 3 * 60 + 2 * 2, 3)
+        np.testing.assert_array_equal(strip[22:, :60, 0], records[0].image.pixels())
+        np.testing.assert_array_equal(strip[22:, 62:122, 1], records[0].mask.pixels())
+        inferno = cv2.applyColorMap(records[0].image.pixels(), cv2.COLORMAP_INFERNO)
+        np.testing.assert_array_equal(strip[22:, 124:], inferno)
+
+    def test_the_caption_has_the_score_of_the_whole_image(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        arrays, captions = tiled(tmp_path / "cache", 40, 60), []
+        monkeypatch.setattr(cv2, "putText", lambda image, text, *more: captions.append(text))
+        draw(Look(), loader(arrays, (0,)), str, tmp_path / "p", "cpu", arrays.place)
+        total = in_memory(height=40, width=60).records[0].image.pixels().sum() / 255
+        assert captions == ["input", "mask", f"map {total:.4g}"]
+
+    def test_a_large_picture_is_shrunk(self, tmp_path: Path) -> None:
+        arrays = tiled(tmp_path / "cache", 3000, 40, side=128)
+        draw(Look(), loader(arrays, (0,)), str, tmp_path / "p", "cpu", arrays.place)
+        assert cv2.imread(str(tmp_path / "p" / "0.png")).shape == (1408 + 22, 3 * 19 + 2 * 2, 3)  # 40 * 1408 / 3000
+
+    def test_colours_are_drawn_as_they_are(self, tmp_path: Path) -> None:
+        image = torch.tensor([200, 30, 90], dtype=torch.uint8)[None, :, None, None].expand(1, 3, 16, 16)
+        batch = Batch(image, torch.zeros(1, 1, 16, 16, dtype=torch.uint8), torch.zeros(1), torch.tensor([7]))
+        draw(Look(), [batch], str, tmp_path, "cpu")
+        assert cv2.imread(str(tmp_path / "7.png"))[30, 8].tolist() == [90, 30, 200]  # OpenCV reads blue first

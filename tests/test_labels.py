@@ -7,7 +7,16 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy import ndimage
 
-from anomaly_seg.data.labels import dilate, nearest_index, resize_image, resize_mask, structuring_element
+from anomaly_seg.data.labels import (
+    content_size,
+    dilate,
+    fit_image,
+    fit_mask,
+    nearest_index,
+    resize_image,
+    resize_mask,
+    structuring_element,
+)
 from anomaly_seg.errors import InputError
 
 
@@ -105,3 +114,60 @@ def test_a_resized_mask_stays_binary(mask: np.ndarray, height: int, width: int, 
     small = resize_mask(mask, height, width, method)
     assert small.shape == (height, width) and small.dtype == np.uint8
     assert set(np.unique(small)) <= set(np.unique(mask))
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "content"),
+    [
+        ((100, 50), (64, 64), (64, 32)),
+        ((50, 100), (64, 64), (32, 64)),
+        ((1257, 500), (1408, 512), (1287, 512)),  # 1257 * 512 / 500 = 1287.2
+        ((3, 8), (4, 4), (2, 4)),  # 1.5 rounds up
+        ((1000, 2), (8, 8), (8, 1)),  # 0.016, but a picture has a column
+        ((7, 7), (7, 7), (7, 7)),
+    ],
+)
+def test_content_sizes_by_hand(source: tuple[int, int], target: tuple[int, int], content: tuple[int, int]) -> None:
+    assert content_size(source, target) == content
+
+
+def test_padding_by_hand() -> None:
+    """Enlarged twofold by nearest neighbour into the top left corner; the last column is repeated."""
+    image = np.array([[1, 2], [3, 4]], np.uint8)
+    assert fit_image(image, 4, 6, "nearest", True).tolist() == [[1, 1, 2, 2, 2, 2]] * 2 + [[3, 3, 4, 4, 4, 4]] * 2
+    assert fit_image(image, 5, 4, "nearest", True).tolist() == [[1, 1, 2, 2]] * 2 + [[3, 3, 4, 4]] * 3
+    assert fit_image(image, 4, 2, "nearest", False).tolist() == [[1, 2]] * 2 + [[3, 4]] * 2
+    # Of a mask that reaches the border nothing is repeated.
+    mask = np.array([[0, 1], [1, 1]], np.uint8)
+    for method in ("nearest", "area"):
+        padded = fit_mask(mask, 2, 4, method, True)
+        assert padded.dtype == np.uint8 and padded.tolist() == [[0, 1, 0, 0], [1, 1, 0, 0]]
+
+
+@given(
+    height=st.integers(1, 40),
+    width=st.integers(1, 40),
+    target=st.tuples(st.integers(1, 40), st.integers(1, 40)),
+    colour=st.booleans(),
+    method=st.sampled_from(["area", "nearest"]),
+)
+def test_padding_keeps_the_content_and_repeats_its_border(
+    height: int, width: int, target: tuple[int, int], colour: bool, method: str
+) -> None:
+    shape = (height, width) + ((3,) if colour else ())
+    image = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    fitted = fit_image(image, *target, method, True)
+    tall, wide = content_size((height, width), target)
+    assert fitted.shape == target + shape[2:] and (tall == target[0] or wide == target[1])
+    np.testing.assert_array_equal(
+        fitted[:tall, :wide], resize_image(image, tall, wide, method).reshape(tall, wide, *shape[2:])
+    )
+    assert (fitted[tall:] == fitted[tall - 1]).all() and (fitted[:, wide:] == fitted[:, wide - 1 : wide]).all()
+
+
+def test_colour_is_resized_channel_by_channel() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (9, 7, 3), dtype=np.uint8)
+    for method in ("area", "nearest"):
+        for size in ((4, 3), (20, 15)):
+            planes = [resize_image(np.ascontiguousarray(image[..., c]), *size, method) for c in range(3)]
+            np.testing.assert_array_equal(resize_image(image, *size, method), np.stack(planes, axis=2))

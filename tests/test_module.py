@@ -240,3 +240,14 @@ def test_the_running_statistics_move_by_the_given_share() -> None:
 def test_a_share_out_of_range_is_refused(momentum: float) -> None:
     with pytest.raises(InputError, match=rf"model\.norm_momentum={momentum}"):
         one_stage(norm_momentum=momentum)
+
+
+def test_flips_are_averaged_at_scoring_only() -> None:
+    module, image = one_stage(flip_average=True), torch.rand(1, 1, 32, 32)
+    module.network.eval()
+    with torch.no_grad():
+        score, mirrored = (module.evaluated(x).logits["f1"] for x in (image, image.flip(2)))
+        plain, plain_mirrored = (module.network(x).logits["f1"] for x in (image, image.flip(2)))
+    assert torch.allclose(score, mirrored.flip(2), atol=1e-5)
+    assert not torch.allclose(plain, plain_mirrored.flip(2), atol=1e-5)
+    assert module.evaluated.network is module.network

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import pytest
 from helpers import ArraySource, picture, write_image
+from PIL import Image
 
 from anomaly_seg.data.records import FileSource, Record, ZipSource, load_image, load_mask, open_archive
 from anomaly_seg.errors import InputError
@@ -74,12 +75,58 @@ def test_other_formats_are_refused_or_converted(
     np.testing.assert_array_equal(converted, expected)
 
 
+@pytest.mark.parametrize(
+    ("pixels", "expected"),
+    [
+        (COLOUR, np.full((4, 3, 3), (30, 20, 10))),  # RGB
+        (ALPHA, np.full((4, 3, 3), (30, 20, 10))),
+        (DEEP[:, :1].astype(np.uint8) + np.uint8(9), np.full((2, 1, 3), [[[9]], [[16]]])),  # grey, repeated; 1799 = 7
+    ],
+)
+def test_colour_is_kept_and_grey_repeated(tmp_path: Path, pixels: np.ndarray, expected: np.ndarray) -> None:
+    loaded = load_image(FileSource(write_image(tmp_path / "x.png", pixels)), channels=3)
+    assert loaded.dtype == np.uint8
+    np.testing.assert_array_equal(loaded, expected)
+
+
+@pytest.mark.parametrize("kind", ["jpg", "png", "bmp", "tiff"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_every_format_gives_the_colours_that_another_library_wrote(tmp_path: Path, kind: str, channels: int) -> None:
+    """Written by Pillow; a JPEG of one colour is off by a few grey values."""
+    path = tmp_path / f"x.{kind}"
+    Image.fromarray(np.full((16, 24, 3), (200, 30, 90), np.uint8)).save(path)
+    loaded = load_image(FileSource(path), "grey8", channels)
+    expected = (200, 30, 90) if channels == 3 else 0.299 * 200 + 0.587 * 30 + 0.114 * 90
+    np.testing.assert_allclose(loaded, np.broadcast_to(expected, loaded.shape), atol=3 if kind == "jpg" else 0.5)
+    assert loaded.shape == (16, 24) + ((3,) if channels == 3 else ())
+
+
+@pytest.mark.parametrize("kind", ["png", "tiff"])
+def test_16_bit_colour_is_refused_or_converted(tmp_path: Path, kind: str) -> None:
+    source = FileSource(write_image(tmp_path / f"x.{kind}", COLOUR.astype(np.uint16) * 257))
+    with pytest.raises(
+        InputError, match=rf"x\.{kind}: RGB, 16 bit, not 8-bit; convert it, or set data\.convert=grey8$"
+    ):
+        load_image(source, channels=3)
+    np.testing.assert_array_equal(load_image(source, "grey8", 3), np.full((4, 3, 3), (30, 20, 10)))
+    deep = FileSource(write_image(tmp_path / "y.png", DEEP))
+    np.testing.assert_array_equal(load_image(deep, "grey8", 3)[..., 2], [[0, 0, 1], [7, 254, 255]])
+
+
+def test_where_grey_is_wanted_the_message_for_colour_offers_to_keep_it(tmp_path: Path) -> None:
+    source = FileSource(write_image(tmp_path / "x.png", COLOUR))
+    with pytest.raises(InputError, match=r"or set data\.convert=grey8, or data\.channels=3 to keep the colour$"):
+        load_image(source)
+
+
 def test_floating_point_cannot_be_converted() -> None:
     with pytest.raises(InputError, match=r"x\.tiff: grey, 32 bit"):
         load_image(ArraySource("x.tiff", np.zeros((4, 3), np.float32)), "grey8")
+    with pytest.raises(InputError, match=r"x\.tiff: 2-channel, 8 bit"):
+        load_image(ArraySource("x.tiff", np.zeros((4, 3, 2), np.uint8)), "grey8", 3)
 
 
-@pytest.mark.parametrize("kind", [".jpg", ".png", ".bmp"])
+@pytest.mark.parametrize("kind", [".jpg", ".png", ".bmp", ".tiff"])
 @pytest.mark.parametrize("kept", [0.0, 0.1, 0.5, 0.98])
 def test_a_file_cut_short_does_not_decode(tmp_path: Path, kind: str, kept: float) -> None:
     data = encoded(kind)

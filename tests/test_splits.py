@@ -1,13 +1,17 @@
-"""Folds: by item, as published or with twins kept together."""
+"""Folds: by item, as published or with twins kept together; saved and used again."""
+
+import json
+from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import PUBLISHED_ITEMS
+from helpers import PUBLISHED_ITEMS, in_memory
 from hypothesis import given
 from hypothesis import strategies as st
 
 from anomaly_seg.data.kolektor import published_folds
-from anomaly_seg.data.splits import across, assign_folds
+from anomaly_seg.data.split_file import make_folds
+from anomaly_seg.data.splits import across, assign_folds, only_fold
 from anomaly_seg.data.twins import Twin
 from anomaly_seg.errors import InputError
 
@@ -101,6 +105,121 @@ def test_stratified_folds_depend_on_the_seed() -> None:
     assert len(runs) == 5
 
 
+links = st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), max_size=8)
+
+
+@given(data=items_and_labels, pairs=links, folds=st.integers(2, 4), seed=st.integers(0, 99))
+def test_groups_linked_by_twins_are_never_parted(
+    data: list[tuple[str, int]], pairs: list[tuple[int, int]], folds: int, seed: int
+) -> None:
+    """Whatever the links, both ends of one share a fold, and every fold has both sides' defects; or it is refused."""
+    items, labels = [item for item, _ in data], [label for _, label in data]
+    found = [Twin(a, b, "identical", 1.0) for a, b in pairs if items[a] != items[b]]
+    try:
+        result = assign_folds(items, labels, folds, "grouped", found, seed=seed)
+    except InputError:
+        return
+    by_item(items, result)
+    assert all(result[t.a] == result[t.b] for t in found)
+    for fold in range(folds):
+        assert any(labels[i] for i in np.flatnonzero(result == fold))
+        assert any(labels[i] for i in np.flatnonzero(result != fold))
+
+
+def test_linked_items_are_weighed_as_one() -> None:
+    """Six defective items, of which a to d are one part: it fills a fold, and the others share the second."""
+    items = ["a", "b", "c", "d", "e", "f"]
+    chain = [Twin(i, i + 1, "identical", 1.0) for i in range(3)]
+    for seed in range(5):
+        folds = assign_folds(items, [1] * 6, 2, "grouped", chain, seed=seed).tolist()
+        assert len(set(folds[:4])) == 1 and folds[4] == folds[5] != folds[0]
+
+
+def test_items_without_defects_even_out_the_sizes() -> None:
+    """Four defective items over three folds make 2, 1, 1; the 20 good ones bring every fold to 8."""
+    items = [f"bad{i}" for i in range(4)] + [f"good{i}" for i in range(20)]
+    folds = assign_folds(items, [1] * 4 + [0] * 20, 3, "grouped")
+    assert np.bincount(folds).tolist() == [8, 8, 8]
+    assert sorted(np.bincount(folds[:4]).tolist()) == [1, 1, 2]
+
+
+# A published training and test part
+
+DIVIDED = {f"i{k:02d}": int(k >= 4) for k in range(16)}  # four test items, twelve training items
+PARTS = sorted(DIVIDED)
+PART_LABELS = [k % 2 for k in range(16)]
+
+
+@pytest.mark.parametrize("folds", [2, 3, 4])
+def test_the_published_test_part_is_fold_0(folds: int) -> None:
+    found = assign_folds(PARTS, PART_LABELS, folds, "published", published=DIVIDED, train_test=True)
+    assert [i for i, fold in zip(PARTS, found, strict=True) if fold == 0] == PARTS[:4]
+    assert np.bincount(found).tolist() == [4, *[12 // (folds - 1)] * (folds - 1)]
+    assert np.bincount(found, PART_LABELS).tolist() == [2, *[6 // (folds - 1)] * (folds - 1)]
+
+
+def test_grouped_leaves_a_division_aside() -> None:
+    found = assign_folds(PARTS, PART_LABELS, 4, "grouped", published=DIVIDED, train_test=True)
+    np.testing.assert_array_equal(found, assign_folds(PARTS, PART_LABELS, 4, "grouped"))
+    assert len(set(found[:4].tolist())) > 1
+
+
+def test_only_a_published_division_has_one_fold() -> None:
+    assert only_fold("published", True)
+    assert not only_fold("grouped", True) and not only_fold("published", False)
+
+
+# Saved folds
+
+
+def test_folds_are_saved_as_readable_json_and_used_again(tmp_path: Path) -> None:
+    dataset, file = in_memory(items=6, views=2), tmp_path / "new" / "folds.json"
+    labels = [1, 0] * 6
+    first = make_folds(dataset, labels, [], 3, "grouped", 0, file)
+    saved = json.loads(file.read_text())
+    assert saved["fold_of"] == {f"p{i}": int(first[2 * i]) for i in range(6)}
+    assert (saved["data"], saved["folds"], saved["split"], saved["seed"]) == ("memory", 3, "grouped", 0)
+    assert '\n    "p0": ' in file.read_text()  # an item a line
+    assert list(file.parent.iterdir()) == [file]
+
+    turned = {item: (fold + 1) % 3 for item, fold in saved["fold_of"].items()}
+    file.write_text(json.dumps({"fold_of": turned}))  # as drawn up by hand
+    again = make_folds(dataset, labels, [], 3, "grouped", 0, file)
+    np.testing.assert_array_equal(again, (first + 1) % 3)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("{", r"data\.splits=.*f\.json: cannot be read as JSON"),
+        ([], r"f\.json: not a file of folds \(no fold_of\); delete it"),
+        ({"fold_of": {}}, r"not a file of folds"),
+        ({"folds": 4}, r"made with data\.folds=4, not 3; set that, or another file"),
+        ({"split": "grouped_near"}, r"made with data\.split=grouped_near, not grouped"),
+        ({"seed": 1}, r"made with data\.split_seed=1, not 0"),
+        ({"fold_of": {"p0": 3, "p1": 1, "p2": 2}}, r"folds of p0 are not within 0 to 2"),
+        ({"fold_of": {"p0": "0", "p1": 1, "p2": 2}}, r"folds of p0 are not within 0 to 2"),
+        ({"fold_of": {"p0": 0, "p1": 1}}, r"the data have changed since, items: 1 new \(p2\); restore them, or delete"),
+        ({"fold_of": {"p0": 0, "p1": 1, "p3": 2}}, r"items: 1 new \(p2\) and 1 gone \(p3\)"),
+        ({"fold_of": {"p0": 0, "p1": 1, "p2": 1}}, r"fold 2 of 3 holds no image: the labels have changed since"),
+    ],
+)
+def test_saved_folds_that_do_not_fit(tmp_path: Path, change: object, message: str) -> None:
+    dataset, file = in_memory(items=3, views=2), tmp_path / "f.json"
+    good = {"folds": 3, "split": "grouped", "seed": 0, "fold_of": {"p0": 0, "p1": 1, "p2": 2}}
+    assert make_folds(dataset, [1, 0] * 3, [], 3, "grouped", 0).max() == 2  # without a file it works
+    text = change if isinstance(change, str) else json.dumps(good | change if isinstance(change, dict) else change)
+    file.write_text(text)
+    with pytest.raises(InputError, match=message):
+        make_folds(dataset, [1, 0] * 3, [], 3, "grouped", 0, file)
+
+
+def test_a_place_that_takes_no_file(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match=r"data\.splits=.*: cannot be written"):
+        make_folds(in_memory(items=3), [1, 0] * 3, [], 3, "grouped", 0, tmp_path / "file" / "f.json")
+
+
 def test_grouped_without_published_folds_keeps_twins_together() -> None:
     pairs = twins("kos03", "kos44", "identical")
     for seed in range(10):
@@ -157,5 +276,5 @@ def test_no_defect_left_for_training() -> None:
 
 
 def test_no_defects_at_all() -> None:
-    with pytest.raises(InputError, match=r"has no defective test image"):
+    with pytest.raises(InputError, match=r"has no defective test image.*\(0 images of 0 items are defective\)"):
         assign_folds(["a", "b", "c"], [0, 0, 0], 3, "grouped")

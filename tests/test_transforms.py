@@ -110,3 +110,18 @@ assert not calls, calls
     environment = {k: v for k, v in os.environ.items() if k != "NO_ALBUMENTATIONS_UPDATE"}
     done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=100)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("name", ["flips", "light"])
+def test_colour_is_changed_as_grey_is_channel_by_channel(name: str) -> None:
+    """Of a colour image, every channel gets the flips and the brightness that the grey image of that channel gets."""
+    colour = np.stack([IMAGE, IMAGE[::-1] // 2 + 40, 250 - IMAGE], axis=2)
+    for position in range(20):
+        image, mask = augment(recipe(name), colour, MASK, 0, 0, position)
+        assert image.shape == colour.shape and image.dtype == np.uint8
+        flip = FLIPS[flip_of(mask)]
+        before, after = flip(colour).reshape(-1).astype(float), image.reshape(-1).astype(float)
+        slope, offset = np.polyfit(before, after, 1)  # one line for all channels
+        assert np.abs(after - (slope * before + offset)).max() <= 1.01
+        if name == "flips":
+            np.testing.assert_array_equal(image, flip(colour))

@@ -80,3 +80,13 @@ def test_more_images_than_a_block(monkeypatch: pytest.MonkeyPatch) -> None:
     thumbnails[1029] = thumbnails[3]
     found = find_twins([str(i) for i in range(n)], thumbnails, [str(i) for i in range(n)])
     assert [(t.a, t.b, t.kind) for t in found] == [(3, 1029, "near")]
+
+
+def test_of_colour_the_brightness_counts() -> None:
+    grey = picture("a", 200, 100)
+    repeated = np.repeat(grey[:, :, None], 3, axis=2)
+    np.testing.assert_allclose(thumbnail(repeated), thumbnail(grey), atol=1e-6)
+    red = np.zeros_like(repeated)
+    red[..., 0] = grey  # 0.299 of the brightness: the same picture in another tone
+    assert thumbnail(red) @ thumbnail(grey) > 0.99
+    assert not thumbnail(np.full((80, 80, 3), (200, 30, 90), np.uint8)).any()

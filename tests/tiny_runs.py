@@ -20,7 +20,7 @@ def tiny_config(output: Path, *overrides: str) -> DictConfig:
     """The configuration of a tiny run below `output`; an override wins over the same key of TINY."""
     keys = {o.lstrip("+~").split("=")[0] for o in overrides}
     words = [w for w in TINY if w.split("=")[0] not in keys]
-    if "data=kolektor" in overrides:  # which takes what it finds
+    if any(o.startswith("data=") and o != "data=synthetic" for o in overrides):  # which take what they find
         words = [w for w in words if not w.startswith("data.reader.")]
     words += [] if "output_dir" in keys else [f"output_dir={output}"]
     return compose(config_folder(), [*words, *overrides])

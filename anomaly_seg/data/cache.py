@@ -1,60 +1,27 @@
-"""Decoded, dilated and resized arrays on disk, memory-mapped, keyed by the content of the sources and the settings."""
+"""Decoded, dilated and fitted arrays on disk, memory-mapped, keyed by the content of the sources and the settings."""
 
 import hashlib
 import json
 import os
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 from tqdm import tqdm
 
-from anomaly_seg.data.labels import Element, Resize, dilate, resize_image, resize_mask, structuring_element
-from anomaly_seg.data.records import Convert, Dataset, load_image, load_mask
+from anomaly_seg.data.labels import dilate
+from anomaly_seg.data.preparation import Preparation
+from anomaly_seg.data.records import Dataset, load_image, load_mask
 from anomaly_seg.data.twins import thumbnail
 from anomaly_seg.errors import InputError
+from anomaly_seg.tiling import Layout, Tile
 
 VERSION = 2
 """Raise when the arrays change for the same sources and settings."""
-
-
-@dataclass(frozen=True)
-class Preparation:
-    """How pictures become arrays.
-
-    height, width: in pixels. resize: "area" or "nearest". dilation, element: of the labels, at native size.
-    convert: what to do with colour and 16-bit images.
-
-    Raises:
-        InputError: a value out of range.
-    """
-
-    height: int
-    width: int
-    dilation: int = 0
-    element: Element = "diamond"
-    resize: Resize = "area"
-    convert: Convert = "error"
-
-    def __post_init__(self) -> None:
-        if min(self.height, self.width) < 1:
-            raise InputError(f"scale.height={self.height}, scale.width={self.width}: use 1 or more")
-        if self.dilation not in (0, 1):
-            structuring_element(self.dilation, self.element)  # refuses what cannot be
-        for key, choices in (("element", Element), ("resize", Resize), ("convert", Convert)):
-            if getattr(self, key) not in get_args(choices):
-                raise InputError(f"data.{key}={getattr(self, key)}: choose {' or '.join(get_args(choices))}")
-
-    @classmethod
-    def of(cls, settings: Mapping[str, Any]) -> "Preparation":
-        """From the plain settings of a run."""
-        data, scale = settings["data"], settings["scale"]
-        dilation = settings["dilation"]
-        return cls(scale["height"], scale["width"], dilation, data["element"], data["resize"], data["convert"])
 
 
 def default_cache() -> str:
@@ -63,13 +30,23 @@ def default_cache() -> str:
     return os.environ.get("ANOMALY_SEG_CACHE") or f"{base}/anomaly_seg"
 
 
+class Place(NamedTuple):
+    """Where a sample belongs: image, by index among the records, its tiles, and which of them the sample is."""
+
+    image: int
+    layout: Layout
+    tile: Tile
+
+
 @dataclass
 class Arrays:
-    """All images of a data set, in the order of its records.
+    """All images of a data set as samples, in the order of its records; one sample an image, or its tiles row by row.
 
-    images: (n, height, width) uint8. masks: dilated, uint8 of 0 and 1. exact: undilated, likewise.
-    shapes: (n, 2) native height and width. defect_pixels: (n,) native, undilated. labels: (n,) 1 = defective.
-    fingerprints: n contents. thumbnails: (n, 4096) for `twins`. notes: what the masks made worth saying.
+    images: (t, height, width) uint8, or (t, height, width, 3) RGB. masks: dilated, (t, height, width) uint8 of 0 and 1.
+    exact: undilated, likewise. shapes: (n, 2) native height and width. defect_pixels: (n,) native, undilated.
+    labels: (n,) 1 = defective. fingerprints: n contents. thumbnails: (n, 4096) for `twins`. notes: what the masks made
+    worth saying. owner: (t,) index of the image. sample_labels: (t,) of the image, or whether the tile's dilated mask
+    holds a defect. how: what made them.
     """
 
     images: np.ndarray
@@ -81,6 +58,21 @@ class Arrays:
     fingerprints: list[str]
     thumbnails: np.ndarray
     notes: list[str]
+    owner: np.ndarray
+    sample_labels: np.ndarray
+    how: Preparation
+
+    def samples(self, images: Iterable[int]) -> np.ndarray:
+        """Indices of all samples of these images, image by image."""
+        starts, ends = (np.searchsorted(self.owner, np.asarray(images), side) for side in ("left", "right"))
+        parts = [np.arange(a, b) for a, b in zip(starts, ends, strict=True)]
+        return np.concatenate(parts) if parts else np.empty(0, np.int64)
+
+    def place(self, sample: int) -> Place:
+        """Which part of which image a sample is."""
+        image = int(self.owner[sample])
+        layout = self.how.layout(*self.shapes[image].tolist())
+        return Place(image, layout, layout.tiles[sample - int(np.searchsorted(self.owner, image))])
 
 
 def prepare(dataset: Dataset, how: Preparation, cache_dir: str | Path) -> Arrays:
@@ -92,15 +84,14 @@ def prepare(dataset: Dataset, how: Preparation, cache_dir: str | Path) -> Arrays
     names = [r.name for r in dataset.records]
     prints = [r.image.fingerprint() for r in dataset.records]
     base = {"version": VERSION, "names": names, "images": prints}
-    size = {"height": how.height, "width": how.width, "resize": how.resize, "convert": how.convert}
     masks = [r.mask.fingerprint() if r.mask else None for r in dataset.records]
     folder = Path(cache_dir).expanduser() / dataset.name
 
-    images = _cached(folder, "images", base | size, lambda: _images(dataset, how))
+    images = _cached(folder, "images", base | how.key(), lambda: _images(dataset, how))
     shapes = images["shapes"]
 
     def mask_set(dilation: int) -> dict[str, np.ndarray]:
-        key = base | size | {"masks": masks, "dilation": dilation, "element": how.element if dilation else None}
+        key = base | how.key() | {"masks": masks, "dilation": dilation, "element": how.element if dilation else None}
         return _cached(folder, f"masks-D{dilation}", key, lambda: _masks(dataset, how, dilation, shapes))
 
     exact = mask_set(0)
@@ -109,10 +100,13 @@ def prepare(dataset: Dataset, how: Preparation, cache_dir: str | Path) -> Arrays
     if len(exact["odd"]):
         values, where = _some(exact["odd"].tolist()), _some(exact["odd_in"].tolist())
         notes = [f"masks hold values other than 0 and 255 ({values} in {where}); any value above 0 is taken as defect"]
-    pixels = exact["pixels"]
+    labels = (exact["pixels"] > 0).astype(np.int64)
+    tiled = how.fit == "tile"
+    counts = [len(how.layout(*shape).tiles) for shape in shapes.tolist()] if tiled else 1
     return Arrays(
-        images["arrays"], dilated["arrays"], exact["arrays"], shapes, pixels, (pixels > 0).astype(np.int64), prints,
-        images["thumbnails"], notes,
+        images["arrays"], dilated["arrays"], exact["arrays"], shapes, exact["pixels"], labels, prints,
+        images["thumbnails"], notes, np.repeat(np.arange(len(names)), counts),
+        dilated["holds"].astype(np.int64) if tiled else labels, how,
     )  # fmt: skip
 
 
@@ -121,17 +115,17 @@ def _images(dataset: Dataset, how: Preparation) -> dict[str, Any]:
 
     def rows() -> Iterator[np.ndarray]:
         for record in tqdm(dataset.records, desc=f"{dataset.name}: images", unit="image", leave=False, disable=None):
-            image = load_image(record.image, how.convert)
-            shapes.append(image.shape)
+            image = load_image(record.image, how.convert, how.channels)
+            shapes.append(image.shape[:2])
             thumbnails.append(thumbnail(image))
-            yield resize_image(image, how.height, how.width, how.resize)
+            yield from how.images(image)
 
-    shape = (len(dataset.records), how.height, how.width)
+    shape = (how.height, how.width) + ((3,) if how.channels == 3 else ())
     return {"shape": shape, "rows": rows(), "shapes": shapes, "thumbnails": thumbnails}
 
 
 def _masks(dataset: Dataset, how: Preparation, dilation: int, shapes: np.ndarray) -> dict[str, Any]:
-    pixels, odd, odd_in = [], set(), []
+    pixels, odd, odd_in, holds = [], set(), [], []
 
     def rows() -> Iterator[np.ndarray]:
         records = tqdm(
@@ -143,11 +137,12 @@ def _masks(dataset: Dataset, how: Preparation, dilation: int, shapes: np.ndarray
             if values:
                 odd.update(values)
                 odd_in.append(record.name)
-            grown = dilate(mask, dilation, how.element)
-            yield resize_mask(grown, how.height, how.width, how.resize)
+            for sample in how.masks(dilate(mask, dilation, how.element)):
+                holds.append(bool(sample.any()))
+                yield sample
 
-    shape = (len(shapes), how.height, how.width)
-    return {"shape": shape, "rows": rows(), "pixels": pixels, "odd": odd, "odd_in": odd_in}
+    shape = (how.height, how.width)
+    return {"shape": shape, "rows": rows(), "pixels": pixels, "odd": odd, "odd_in": odd_in, "holds": holds}
 
 
 def _some(values: list[Any], limit: int = 5) -> str:
@@ -180,12 +175,19 @@ def _write(folder: Path, big: Path, small: Path, made: dict[str, Any]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".making-") as name:
         temporary = Path(name)
-        header = {"descr": "|u1", "fortran_order": False, "shape": made.pop("shape")}
+        shape, count = made.pop("shape"), 0
         with open(temporary / big.name, "wb") as file:  # not a memory map: on a full disk that kills the process
-            np.lib.format.write_array_header_1_0(file, header)
+            _header(file, (count, *shape))
             for row in made.pop("rows"):
                 file.write(row.tobytes())
+                count += 1
+            file.seek(0)  # only now is it known how many there are; numpy leaves the header room for that
+            _header(file, (count, *shape))
         lists = {k: np.array(sorted(v) if isinstance(v, set) else v) for k, v in made.items()}
         np.savez(temporary / small.name, **lists)  # type: ignore[arg-type]
         os.replace(temporary / big.name, big)
         os.replace(temporary / small.name, small)
+
+
+def _header(file: BinaryIO, shape: tuple[int, ...]) -> None:
+    np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})

@@ -14,7 +14,8 @@ from torch.utils.data import Dataset as TorchDataset
 from anomaly_seg.data.cache import Arrays, Preparation, prepare
 from anomaly_seg.data.records import Dataset
 from anomaly_seg.data.sampling import Draw, EpochSampler
-from anomaly_seg.data.splits import across, assign_folds
+from anomaly_seg.data.split_file import make_folds
+from anomaly_seg.data.splits import across, only_fold
 from anomaly_seg.data.transforms import Augmentation, augment, recipe
 from anomaly_seg.data.twins import find_twins
 from anomaly_seg.errors import InputError
@@ -23,9 +24,9 @@ from anomaly_seg.errors import InputError
 class Batch(NamedTuple):
     """What a network trains on or is judged by.
 
-    image: (b, 1, h, w), from the loader uint8, on the device float32 in [0, 1].
+    image: (b, c, h, w), from the loader uint8, on the device float32 in [0, 1]; c is 1 (grey) or 3 (RGB).
     mask: (b, 1, h, w), likewise, of 0 and 1; dilated in training, undilated in evaluation.
-    label: (b,) float32, 1 = defective. index: (b,) position among the records.
+    label: (b,) float32, 1 = defective. index: (b,) position among the samples: the records, or all their tiles.
     """
 
     image: Tensor
@@ -52,25 +53,26 @@ class TrainingSet(TorchDataset[Batch]):
     def __getitem__(self, draw: Draw) -> Batch:  # type: ignore[override]
         image, mask = self.arrays.images[draw.index], self.arrays.masks[draw.index]
         image, mask = augment(self.transform, np.asarray(image), np.asarray(mask), self.seed, draw.epoch, draw.position)
-        return _sample(image, mask, self.arrays.labels[draw.index], draw.index)
+        return _sample(image, mask, self.arrays.sample_labels[draw.index], draw.index)
 
 
 class TestSet(TorchDataset[Batch]):
-    """Images as they are, with undilated masks."""
+    """Images as they are, or all their tiles, with undilated masks."""
 
-    def __init__(self, arrays: Arrays, indices: np.ndarray) -> None:
-        self.arrays, self.indices = arrays, indices
+    def __init__(self, arrays: Arrays, images: np.ndarray) -> None:
+        self.arrays, self.indices = arrays, arrays.samples(images)
 
     def __len__(self) -> int:
         return len(self.indices)
 
     def __getitem__(self, position: int) -> Batch:
         i = int(self.indices[position])
-        return _sample(self.arrays.images[i], self.arrays.exact[i], self.arrays.labels[i], i)
+        return _sample(self.arrays.images[i], self.arrays.exact[i], self.arrays.sample_labels[i], i)
 
 
 def _sample(image: np.ndarray, mask: np.ndarray, label: int, index: int) -> Batch:
-    pixels, defect = (torch.from_numpy(np.array(a, order="C")).unsqueeze(0) for a in (image, mask))
+    planes = image[None] if image.ndim == 2 else image.transpose(2, 0, 1)
+    pixels, defect = (torch.from_numpy(np.array(a, order="C")) for a in (planes, mask[None]))
     return Batch(pixels, defect, torch.tensor(float(label)), torch.tensor(index))
 
 
@@ -89,13 +91,14 @@ class FoldDataModule(LightningDataModule):
         folds: how many.
         split: policy, see `splits.assign_folds`.
         split_seed: of stratified folds.
-        sampler: order of the training images: uniform, alternating or balanced.
+        sampler: order of the training images (or tiles): uniform, alternating or balanced.
         augmentation: recipe by name.
-        batch_size: of training; evaluation takes one image at a time.
+        batch_size: of training; evaluation takes one image, or tile, at a time.
         workers: loader processes; 0 loads in the training process.
         seed: of sampling and augmentation.
         cache_dir: where arrays are kept.
         evaluate_on: "test", or "validation": score the next fold, train on the others and leave the test fold alone.
+        splits: file of folds, made where it does not exist.
     """
 
     def __init__(
@@ -113,6 +116,7 @@ class FoldDataModule(LightningDataModule):
         seed: int = 0,
         cache_dir: str = "~/.cache/anomaly_seg",
         evaluate_on: str = "test",
+        splits: str | None = None,
     ) -> None:
         super().__init__()
         if not 0 <= fold < folds:
@@ -131,15 +135,21 @@ class FoldDataModule(LightningDataModule):
         items = [r.item for r in dataset.records]
         self.twins = find_twins(self.arrays.fingerprints, self.arrays.thumbnails, items)
         labels = self.arrays.labels
-        published = dataset.published_folds
-        self.folds = assign_folds(items, labels.tolist(), folds, split, self.twins, published, split_seed)  # type: ignore[arg-type]
+        self.folds = make_folds(dataset, labels.tolist(), self.twins, folds, split, split_seed, splits)  # type: ignore[arg-type]
+        self.only_fold = only_fold(split, dataset.train_test)
+        if self.only_fold and fold:
+            raise InputError(
+                f"fold={fold}: with data.split=published the published test part is fold 0; use fold=0, or "
+                "data.split=grouped to cross-validate"
+            )
         # In validation the next fold stands in for the test fold, which is then neither trained on nor looked at.
         scored = fold if evaluate_on == "test" else (fold + 1) % folds
         train = np.flatnonzero(~np.isin(self.folds, (fold, scored)))
         test = np.flatnonzero(self.folds == scored)
         self.split = Split(train, test, across(self.twins, train, test))
         self.evaluate_on = evaluate_on
-        self.sampler = EpochSampler(train, labels[train], sampler, seed)
+        samples = self.arrays.samples(train)
+        self.sampler = EpochSampler(samples, self.arrays.sample_labels[samples], sampler, seed)
 
     def train_dataloader(self) -> DataLoader:
         data = TrainingSet(self.arrays, self.transform, self.seed)
@@ -175,6 +185,14 @@ class FoldDataModule(LightningDataModule):
     def defect_fraction(self) -> float:
         """Share of (dilated) defect pixels among the training pixels, as often as the sampler draws them in epoch 0."""
         return float(np.mean([self.arrays.masks[i].mean() for i in self.sampler.order(epoch=0)]))
+
+    def sample_names(self) -> list[str]:
+        """What to call each sample in a message: the image's name, and for a tile its corner."""
+        names = [self.dataset.records[i].name for i in self.arrays.owner]
+        if self.how.fit != "tile":
+            return names
+        corners = [self.arrays.place(i).tile for i in range(len(names))]
+        return [f"{name}, tile at row {y}, column {x}" for name, (y, x) in zip(names, corners, strict=True)]
 
     def _loader(self, data: TorchDataset, batch_size: int, **more: Any) -> DataLoader:
         return DataLoader(

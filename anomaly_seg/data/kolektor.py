@@ -2,11 +2,11 @@
 
 import json
 import re
-import zipfile
 from importlib import resources
 from pathlib import Path
 
-from anomaly_seg.data.records import Dataset, FileSource, Record, Source, ZipSource, open_archive
+from anomaly_seg.data.records import Dataset, Record, Source
+from anomaly_seg.data.tree import files
 from anomaly_seg.errors import InputError
 
 IMAGE = re.compile(r"(?:^|/)(kos\d\d)/(Part\d)\.(?i:jpe?g|png|bmp)$")
@@ -21,15 +21,10 @@ def read(root: str | Path | None) -> Dataset:
         InputError: no such place, nothing in it, a broken zip, an image without mask, a mask without image, or two
             files for one image.
     """
-    if not root:
-        raise InputError(f"data.root is not set: {REMEDY}")
-    path = Path(root).expanduser()
-    if not path.exists():
-        raise InputError(f"data.root={path}: no such file or folder; {REMEDY}")
-    sources = _zip_sources(path) if path.is_file() else _folder_sources(path)
+    sources = files(root, REMEDY, named=True)
     images, masks = _by_name(sources, IMAGE), _by_name(sources, MASK)
     if not images:
-        raise InputError(f"data.root={path}: holds no kosNN/PartM.jpg; {REMEDY}")
+        raise InputError(f"data.root={root}: holds no kosNN/PartM.jpg; {REMEDY}")
     for name in sorted(images.keys() ^ masks.keys()):
         have, lack = ("image", "mask") if name in images else ("mask", "image")
         source = images.get(name) or masks[name]
@@ -44,19 +39,6 @@ def published_folds() -> dict[str, int]:
     """Item -> fold, as published with the Seg-Dec work."""
     text = resources.files("anomaly_seg.data").joinpath("kolektor_folds.json").read_text(encoding="utf-8")
     return {item: fold for fold, items in enumerate(json.loads(text)["test_items"]) for item in items}
-
-
-def _zip_sources(path: Path) -> dict[str, Source]:
-    if not zipfile.is_zipfile(path):
-        raise InputError(
-            f"data.root={path}: not a complete zip archive (cut short, or another kind of file); copy or download it "
-            f"again, or {REMEDY}"
-        )
-    return {name: ZipSource(path, name) for name in open_archive(path).namelist() if not name.endswith("/")}
-
-
-def _folder_sources(path: Path) -> dict[str, Source]:
-    return {p.relative_to(path.parent).as_posix(): FileSource(p) for p in path.rglob("*") if p.is_file()}
 
 
 def _by_name(sources: dict[str, Source], pattern: re.Pattern[str]) -> dict[str, Source]:

@@ -1,4 +1,4 @@
-"""Dilated labels (D = 0, 5, 9, 13, 17), made at native size, and resizing."""
+"""Dilated labels (D = 0, 5, 9, 13, 17), made at native size, and how images and masks get the network's size."""
 
 from typing import Literal
 
@@ -6,9 +6,11 @@ import cv2
 import numpy as np
 
 from anomaly_seg.errors import InputError
+from anomaly_seg.tiling import pad
 
 Element = Literal["diamond", "square"]
 Resize = Literal["area", "nearest"]
+Fit = Literal["resize", "pad", "tile"]
 
 
 def structuring_element(dilation: int, element: Element) -> np.ndarray:
@@ -42,7 +44,7 @@ def nearest_index(source: int, target: int) -> np.ndarray:
 
 
 def resize_image(image: np.ndarray, height: int, width: int, method: Resize) -> np.ndarray:
-    """Grey image (h, w) uint8 at another size: averages of areas where both sides shrink, else bilinear; or nearest."""
+    """Image (h, w) or (h, w, 3) uint8 at another size: area means if both sides shrink, else bilinear; or nearest."""
     if method == "nearest":
         return image[nearest_index(image.shape[0], height)][:, nearest_index(image.shape[1], width)]
     shrinks = height <= image.shape[0] and width <= image.shape[1]
@@ -54,3 +56,39 @@ def resize_mask(mask: np.ndarray, height: int, width: int, method: Resize) -> np
     if method == "nearest":
         return resize_image(mask, height, width, method)
     return (resize_image(mask * np.uint8(255), height, width, method) >= 128).astype(np.uint8)
+
+
+def content_size(source: tuple[int, int], target: tuple[int, int]) -> tuple[int, int]:
+    """Height and width of an image when it keeps its aspect and fills the target in one direction (`fit: pad`).
+
+    The other side is rounded, half up, in whole numbers: no runtime of a sealed model can come to another size.
+
+    >>> content_size((100, 50), (64, 64))
+    (64, 32)
+    """
+    (height, width), (tall, wide) = source, target
+    return max(1, min(tall, _quotient(height * wide, width))), max(1, min(wide, _quotient(width * tall, height)))
+
+
+def _quotient(numerator: int, denominator: int) -> int:
+    """The nearest whole number; half goes up."""
+    return (2 * numerator + denominator) // (2 * denominator)
+
+
+def fit_image(image: np.ndarray, height: int, width: int, method: Resize, keep_aspect: bool) -> np.ndarray:
+    """Image (h, w) or (h, w, 3) uint8 at the network's size.
+
+    keep_aspect: resized by one factor into the top left corner; its last row and column are repeated beyond.
+    """
+    if not keep_aspect:
+        return resize_image(image, height, width, method)
+    size = content_size((image.shape[0], image.shape[1]), (height, width))
+    return pad(resize_image(image, *size, method), height, width)
+
+
+def fit_mask(mask: np.ndarray, height: int, width: int, method: Resize, keep_aspect: bool) -> np.ndarray:
+    """Mask (h, w) uint8 of 0 and 1 at the network's size, as `fit_image`, but 0 beyond the content."""
+    if not keep_aspect:
+        return resize_mask(mask, height, width, method)
+    size = content_size((mask.shape[0], mask.shape[1]), (height, width))
+    return pad(resize_mask(mask, *size, method), height, width, fill=0)

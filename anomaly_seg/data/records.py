@@ -134,7 +134,8 @@ class Record:
 class Dataset:
     """Records and what the reader has to say about them.
 
-    published_folds: item -> fold, for data sets that come with folds.
+    published_folds: item -> fold, for data sets that come with folds. train_test: these are no folds but a division, 0
+    for the test part and 1 for the training part.
     notes: things left out or taken with a doubt, one sentence each, for `anomaly-seg check`.
     """
 
@@ -142,31 +143,43 @@ class Dataset:
     records: list[Record]
     published_folds: dict[str, int] | None = None
     notes: list[str] = field(default_factory=list)
+    train_test: bool = False
 
 
-def load_image(source: Source, convert: Convert = "error") -> np.ndarray:
-    """Grey 8-bit image, (h, w) uint8.
+def load_image(source: Source, convert: Convert = "error", channels: int = 1) -> np.ndarray:
+    """8-bit image: (h, w) uint8 grey, or (h, w, 3) uint8 RGB.
 
     Args:
         source: where from.
-        convert: "error" refuses anything but grey 8-bit; "grey8" turns colour to grey and 16-bit to 8-bit.
+        convert: "error" refuses 16 bit, and colour where grey is wanted; "grey8" turns 16-bit to 8-bit (65535 becomes
+            255) and, where grey is wanted, colour to grey.
+        channels: 1 = grey; 3 = colour, where grey images are repeated and an alpha channel is dropped.
 
     Raises:
         InputError: colour or 16-bit with `convert="error"`, or another depth.
     """
     pixels = source.pixels()
-    channels = 1 if pixels.ndim == 2 else pixels.shape[2]
-    kind = {1: "grey", 3: "RGB", 4: "RGBA"}.get(channels, f"{channels}-channel")
-    if pixels.dtype == np.uint8 and channels == 1:
-        return pixels.reshape(pixels.shape[:2])
-    if convert == "error" or pixels.dtype not in (np.uint8, np.uint16) or channels not in (1, 3, 4):
-        bits = pixels.dtype.itemsize * 8
-        raise InputError(f"{source.name}: {kind}, {bits} bit, not grey 8-bit; convert it, or set data.convert=grey8")
-    if pixels.dtype == np.uint16:
+    found = 1 if pixels.ndim == 2 else pixels.shape[2]
+    deep = pixels.dtype != np.uint8
+    usable = pixels.dtype in (np.uint8, np.uint16) and found in (1, 3, 4)
+    if not usable or (convert == "error" and (deep or (found > 1 and channels == 1))):
+        raise InputError(_unusable(source.name, pixels.dtype, found, channels))
+    if deep:
         pixels = (pixels // 257).astype(np.uint8)
-    if channels == 1:
-        return pixels.reshape(pixels.shape[:2])
-    return cv2.cvtColor(pixels, cv2.COLOR_BGR2GRAY if channels == 3 else cv2.COLOR_BGRA2GRAY)
+    if found == 1:
+        grey = pixels.reshape(pixels.shape[:2])
+        return grey if channels == 1 else np.repeat(grey[:, :, None], 3, axis=2)
+    grey_code, colour_code = (
+        (cv2.COLOR_BGR2GRAY, cv2.COLOR_BGR2RGB) if found == 3 else (cv2.COLOR_BGRA2GRAY, cv2.COLOR_BGRA2RGB)
+    )
+    return cv2.cvtColor(pixels, grey_code if channels == 1 else colour_code)
+
+
+def _unusable(name: str, dtype: np.dtype, found: int, channels: int) -> str:
+    kind = {1: "grey", 3: "RGB", 4: "RGBA"}.get(found, f"{found}-channel")
+    wanted = "grey 8-bit" if channels == 1 else "8-bit"
+    colour = ", or data.channels=3 to keep the colour" if channels == 1 and found > 1 and dtype == np.uint8 else ""
+    return f"{name}: {kind}, {dtype.itemsize * 8} bit, not {wanted}; convert it, or set data.convert=grey8{colour}"
 
 
 def load_mask(record: Record, shape: tuple[int, int]) -> tuple[np.ndarray, set[int]]:

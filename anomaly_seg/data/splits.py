@@ -20,19 +20,25 @@ def assign_folds(
     twins: Sequence[Twin] = (),
     published: Mapping[str, int] | None = None,
     seed: int = 0,
+    train_test: bool = False,
 ) -> np.ndarray:
     """Test fold of every image, (n,) in 0..folds-1.
 
     published: the folds that came with the data. grouped: the same (or, where none came, stratified folds by item), but
     items with byte-identical images join the fold of the first of them. grouped_near: near-identical images count too.
 
+    Where the data came divided into a training and a test part, published makes the test part fold 0 and divides the
+    training part into the other folds, so that fold 0 is tested by what the whole training part teaches; grouped and
+    grouped_near leave the division aside.
+
     Args:
         items: n items; all images of an item share a fold.
         labels: n, 1 = defective.
         folds: how many.
         twins: from `find_twins`.
-        published: item -> fold.
+        published: item -> fold; with train_test 0 for the test part, 1 for the training part.
         seed: of the stratified folds.
+        train_test: whether `published` is a division rather than folds.
 
     Raises:
         InputError: unknown policy, folds below 2, no published folds, an item without fold, a fold without images or
@@ -44,19 +50,48 @@ def assign_folds(
         raise InputError(f"data.folds={folds}: use 2 or more")
     if published is None and policy == "published":
         raise InputError("data.split=published: this data set came without folds; use data.split=grouped")
-    base = _published(items, folds, published) if published is not None else _stratified(items, labels, folds, seed)
-    if policy != "published":
-        base = _join(base, items, [t for t in twins if t.kind == "identical" or policy == "grouped_near"])
-    result = np.array([base[item] for item in items])
-    remedy = "use fewer folds (data.folds) or more items" if published is None else "data.root lacks some of the items"
+    joined = [] if policy == "published" else [t for t in twins if t.kind == "identical" or policy == "grouped_near"]
+    leader = _leaders(items, joined)
+    led = [leader[item] for item in items]
+    if published is None or (train_test and policy != "published"):
+        base = _stratified(led, labels, folds, seed)
+    elif train_test:
+        base = _divided(items, labels, folds, seed, published)
+    else:
+        base = _published(items, folds, published)
+    result = np.array([base[item] for item in led])
+    fixed = published is not None and not train_test
+    remedy = "data.root lacks some of the items" if fixed else "use fewer folds (data.folds) or more items"
+    check_folds(result, items, labels, folds, remedy)
+    return result
+
+
+def check_folds(assigned: np.ndarray, items: Sequence[str], labels: Sequence[int], folds: int, remedy: str) -> None:
+    """Refuse folds that nothing can be learnt or measured with.
+
+    Args:
+        assigned: (n,) fold of every image.
+        items, labels, folds: as in `assign_folds`.
+        remedy: end of the message.
+
+    Raises:
+        InputError: a fold without images, or without defective ones on one of its sides.
+    """
+    bad = np.asarray(labels) == 1
+    having = len({item for item, label in zip(items, labels, strict=True) if label})
     for fold in range(folds):
-        inside = result == fold
+        inside = assigned == fold
         if not inside.any():
             raise InputError(f"fold {fold} of {folds} holds no image: {remedy}")
         for side, where in (("test", inside), ("training", ~inside)):
-            if not np.asarray(labels)[where].any():
-                raise InputError(f"fold {fold} of {folds} has no defective {side} image: {remedy}")
-    return result
+            if not bad[where].any():
+                count = f"{int(bad.sum())} images of {having} items are defective"
+                raise InputError(f"fold {fold} of {folds} has no defective {side} image: {remedy} ({count})")
+
+
+def only_fold(policy: str, train_test: bool) -> bool:
+    """Whether fold 0 is the only one to be tested: a published test part has no other folds."""
+    return train_test and policy == "published"
 
 
 def _published(items: Sequence[str], folds: int, published: Mapping[str, int]) -> dict[str, int]:
@@ -68,8 +103,18 @@ def _published(items: Sequence[str], folds: int, published: Mapping[str, int]) -
     return {item: published[item] for item in set(items)}
 
 
+def _divided(
+    items: Sequence[str], labels: Sequence[int], folds: int, seed: int, published: Mapping[str, int]
+) -> dict[str, int]:
+    """The test part as fold 0, and the training part stratified over the others."""
+    training = [i for i, item in enumerate(items) if published[item] == 1]
+    rest = _stratified([items[i] for i in training], [labels[i] for i in training], folds - 1, seed)
+    return {item: rest[item] + 1 if item in rest else 0 for item in items}
+
+
 def _stratified(items: Sequence[str], labels: Sequence[int], folds: int, seed: int) -> dict[str, int]:
-    """Items with most defects first, each to the fold with fewest defective (then fewest) images so far."""
+    """Items with most defects first, each to the fold with fewest defective (then fewest) images so far; those without
+    defects to the fold with fewest images."""
     names = sorted(set(items))
     order = np.random.default_rng(seed).permutation(len(names))
     sizes = Counter(items)
@@ -77,15 +122,16 @@ def _stratified(items: Sequence[str], labels: Sequence[int], folds: int, seed: i
     load = [(0, 0)] * folds
     fold_of: dict[str, int] = {}
     for name in sorted((names[i] for i in order), key=lambda n: -defects[n]):
-        fold = min(range(folds), key=lambda k: load[k])
+        rank = load if defects[name] else [(size, bad) for bad, size in load]
+        fold = min(range(folds), key=rank.__getitem__)
         fold_of[name] = fold
         load[fold] = (load[fold][0] + defects[name], load[fold][1] + sizes[name])
     return fold_of
 
 
-def _join(base: dict[str, int], items: Sequence[str], twins: Sequence[Twin]) -> dict[str, int]:
-    """Move every item that is linked by twins, however indirectly, to the fold of the first item of its group."""
-    parent = {item: item for item in base}
+def _leaders(items: Sequence[str], twins: Sequence[Twin]) -> dict[str, str]:
+    """Item -> the first, by name, of all items that it is linked to by twins, however indirectly."""
+    parent = {item: item for item in items}
 
     def root(item: str) -> str:
         while parent[item] != item:
@@ -95,7 +141,7 @@ def _join(base: dict[str, int], items: Sequence[str], twins: Sequence[Twin]) -> 
     for twin in twins:
         a, b = sorted((root(items[twin.a]), root(items[twin.b])))
         parent[b] = a  # the smaller name leads
-    return {item: base[root(item)] for item in base}
+    return {item: root(item) for item in parent}
 
 
 def across(twins: Sequence[Twin], train: Iterable[int], test: Iterable[int]) -> dict[str, int]:

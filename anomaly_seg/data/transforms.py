@@ -35,10 +35,10 @@ def recipe(name: str) -> Augmentation:
 def augment(
     transform: Augmentation, image: np.ndarray, mask: np.ndarray, seed: int, epoch: int, position: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Image (h, w) uint8 and mask (h, w) uint8, changed alike; the same arguments always give the same result.
+    """Image (h, w) or (h, w, 3) uint8 and mask (h, w) uint8, changed alike.
 
-    `position` is the place in the epoch's order, which the sampler makes a function of (seed, epoch): an image drawn
-    twice in an epoch is changed in two ways.
+    The same arguments always give the same result. `position` is the place in the epoch's order, which the sampler
+    makes a function of (seed, epoch): an image drawn twice in an epoch is changed in two ways.
     """
     if transform is None:
         return image, mask

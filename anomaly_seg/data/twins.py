@@ -22,7 +22,13 @@ class Twin(NamedTuple):
 
 
 def thumbnail(image: np.ndarray) -> np.ndarray:
-    """(64 * 64,) float32 of mean 0 and norm 1 (all zero for a flat image), so that a dot product is a correlation."""
+    """(64 * 64,) float32 of mean 0 and norm 1 (all zero for a flat image), so that a dot product is a correlation.
+
+    Args:
+        image: (h, w) or (h, w, 3) RGB uint8; of colour only the brightness counts.
+    """
+    if image.ndim == 3:
+        image = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
     small = cv2.resize(image, (THUMBNAIL, THUMBNAIL), interpolation=cv2.INTER_AREA).astype(np.float32).ravel()
     small -= small.mean()
     norm = float(np.linalg.norm(small))

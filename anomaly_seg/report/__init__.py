@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from anomaly_seg.errors import InputError
-from anomaly_seg.report import page, static, tables, text
+from anomaly_seg.report import page, promises, static, tables, text
 from anomaly_seg.report.collect import Collection, Group, collect_runs
 from anomaly_seg.report.figures import LINES
 
@@ -16,6 +16,7 @@ PICTURE_BYTES = 6_000_000  # of pictures in the page: it stays small enough for 
 TABLES: dict[str, Callable[[Sequence[Group]], pd.DataFrame]] = {
     "overview": tables.overview,
     "thresholds": tables.at_thresholds,
+    "guarantee": promises.table,
     "ranking": tables.ranking,
     "comparisons": tables.comparisons,
     "ablation": tables.ablation,

@@ -9,10 +9,12 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from anomaly_seg.report import figures, tables, text
+from anomaly_seg.report import figures, promises, tables, text
 from anomaly_seg.report.collect import Collection, Group
 from anomaly_seg.report.pictures import gallery
 from anomaly_seg.report.verdicts import EXPLAINED, LABELS, all_verdicts
+
+GUARANTEE = "Thresholds with a guarantee: what could be promised, and at what cost"
 
 
 def render(collection: Collection, picture_bytes: int) -> str:
@@ -89,6 +91,7 @@ def _section(name: str, groups: Sequence[Group]) -> dict[str, Any]:
         "Pooled counts at each threshold, exact 95 % intervals, mean and sample standard deviation over folds": (
             tables.at_thresholds(groups)
         ),
+        GUARANTEE: promises.shown(groups),
         "Ranking, pixels and twins": tables.ranking(groups),
         "Readouts of the same networks, without retraining": ablated,
         "Single runs (best_f here is each fold's own oracle)": tables.runs(groups),
@@ -100,6 +103,7 @@ def _section(name: str, groups: Sequence[Group]) -> dict[str, Any]:
         "limits": text.limits(groups),
         "says": [] if compared.empty else _sayings(compared),
         "comparisons": None if compared.empty else _html(compared),
+        "notes": {GUARANTEE: promises.EXPLAINED.replace("`", "")},
         "tables": {title: _html(frame) for title, frame in more.items() if len(frame)},
     }
 

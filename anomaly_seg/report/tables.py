@@ -20,7 +20,7 @@ def overview(groups: Sequence[Group]) -> pd.DataFrame:
     rows = []
     for group in groups:
         verdicts, frame = all_verdicts(group), group.frame
-        row = _who(group)
+        row = who(group)
         for kind in ("paper", "cross_fold", "best_f"):
             c = verdicts[kind].pooled if kind in verdicts else None
             row[f"F1 at {LABELS[kind]}"] = c.f1 if c else None
@@ -44,7 +44,7 @@ def ranking(groups: Sequence[Group]) -> pd.DataFrame:
         score, label = group.frame["score"], group.frame["label"]
         per_run = [run.result for _, run in sorted(group.runs.items())]
         pixel = pooled_pixels(group)
-        row = _who(group) | {"images": len(label), "defective": int(label.sum())}
+        row = who(group) | {"images": len(label), "defective": int(label.sum())}
         for name, function in (("AP", metrics.average_precision), ("AUROC", metrics.auroc)):
             row[f"{name} pooled"] = function(score, label)
             row[f"{name} mean"], row[f"{name} std"] = mean_and_spread([getattr(r.image, name.lower()) for r in per_run])
@@ -91,7 +91,7 @@ def ablation(groups: Sequence[Group]) -> pd.DataFrame:
                 continue
             score, label = frame[f"score_{name}"], frame["label"]
             verdicts = all_verdicts(group, f"score_{name}")
-            row = _who(group) | {"readout": name, "AP": metrics.average_precision(score, label)}
+            row = who(group) | {"readout": name, "AP": metrics.average_precision(score, label)}
             for kind in ("cross_fold", "best_f"):
                 c = verdicts[kind].pooled if kind in verdicts else None
                 row |= {f"{n} at {LABELS[kind]}": getattr(c, n.lower(), None) for n in ("F1", "FP", "FN")}
@@ -174,7 +174,7 @@ def limits_sentence(defective: int) -> str:
 def _threshold_row(group: Group, verdicts: Verdicts) -> dict[str, Any]:
     c, values = verdicts.pooled, [f"{value:.4g}" for _, value in sorted(verdicts.values.items())]
     value = values[0] if len(set(values)) == 1 else " / ".join(values)  # of folds 0, 1, ... where they differ
-    row = _who(group) | {"threshold": LABELS[verdicts.kind], "value": value}
+    row = who(group) | {"threshold": LABELS[verdicts.kind], "value": value}
     row |= {"P": c.precision, "R": c.recall, "F1": c.f1, "FP": c.fp, "FN": c.fn, "TP": c.tp, "TN": c.tn}
     row["R low"], row["R high"] = metrics.clopper_pearson(c.tp, c.tp + c.fn)
     row["false-alarm rate"] = c.false_alarm_rate
@@ -194,5 +194,6 @@ def _identity(key: Key, method: bool = True) -> dict[str, Any]:
     )
 
 
-def _who(group: Group) -> dict[str, Any]:
+def who(group: Group) -> dict[str, Any]:
+    """The columns that say which group a row is about."""
     return _identity(group.key) | {"folds": f"{len(group.runs)}/{group.folds}"}

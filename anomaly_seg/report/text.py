@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
-from anomaly_seg.report import tables
+from anomaly_seg.report import promises, tables
 from anomaly_seg.report.collect import Collection, Group, Setting
 from anomaly_seg.report.verdicts import EXPLAINED, LABELS
 
@@ -67,7 +67,8 @@ def section(groups: Sequence[Group]) -> list[str]:
     parts = [*facts(groups), "### At a glance (pooled over folds)", markdown(tables.overview(groups))]
     parts += ["### At each threshold", "Pooled over folds, with exact (Clopper-Pearson) 95 % intervals; then mean and"]
     parts[-1] += " sample standard deviation over folds."
-    parts += [markdown(tables.at_thresholds(groups)), "### Ranking, pixels and twins", markdown(tables.ranking(groups))]
+    parts += [markdown(tables.at_thresholds(groups)), "### With a guarantee", promises.EXPLAINED]
+    parts += [markdown(promises.shown(groups)), "### Ranking, pixels and twins", markdown(tables.ranking(groups))]
     compared = tables.comparisons(groups)
     if len(compared):
         parts += ["### Can the methods be told apart?", limits(groups), markdown(compared)]
