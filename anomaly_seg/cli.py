@@ -26,7 +26,28 @@ VERBS = {
         "anomaly-seg report runs/train",
         "Reads result files only; writes report.md, report.html and tables/ into the folder, or into --out.",
     ),
+    "export": (
+        "seal a trained run, or the folds of one, into a model file that needs nothing else",
+        "anomaly-seg export runs/train/kolektor/one_stage/D9 --to onnx",
+        "Takes raw 8-bit images and gives score, verdict and heat map; the model card travels inside.",
+    ),
+    "predict": (
+        "judge images with a sealed model",
+        "anomaly-seg predict model.onnx new_parts/ --out verdicts",
+        "Exit code 0: all good, 3: at least one defective, 4: some file could not be read (the rest was judged).",
+    ),
+    "demo": (
+        "try a sealed model, or compare two, on a page in the browser",
+        "anomaly-seg demo model.onnx",
+        "Listens on this machine only unless --host says otherwise.",
+    ),
+    "serve": (
+        "answer over HTTP",
+        "anomaly-seg serve model.onnx --port 8000",
+        "The API describes itself at /docs; /health and /metrics are for machines.",
+    ),
 }
+HYDRA = ("train", "check")  # their arguments are overrides
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -38,10 +59,10 @@ def main(arguments: list[str] | None = None) -> int:
     if verb is None:
         parser.print_help()
         return 2
-    if verb == "report" and rest:
+    if verb not in HYDRA and rest:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     try:
-        return {"train": _train, "check": _check, "report": _report}[verb](options, rest)
+        return RUN[verb](options, rest)
     except InputError as error:
         print(f"anomaly-seg {verb}: {error}", file=sys.stderr)
         return 2
@@ -64,10 +85,63 @@ def _parser() -> argparse.ArgumentParser:
         verb = verbs.add_parser(
             name, help=summary, description=f"{summary[0].upper()}{summary[1:]}. {detail}", epilog=f"example: {example}"
         )
-        if name == "report":
-            verb.add_argument("directory", type=Path, help="folder with runs in it")
-            verb.add_argument("--out", type=Path, help="where to write (default: the folder itself)")
+        ARGUMENTS.get(name, lambda _: None)(verb)
     return parser
+
+
+def _report_arguments(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("directory", type=Path, help="folder with runs in it")
+    verb.add_argument("--out", type=Path, help="where to write (default: the folder itself)")
+
+
+def _export_arguments(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("run", type=Path, help="folder of a finished run, or one that holds one run for each fold")
+    verb.add_argument("--to", choices=("onnx", "openvino", "torch"), default="onnx", help="format (default: onnx)")
+    verb.add_argument("--out", type=Path, help="file to write (default: model.onnx, model.xml or model.pt2 in RUN)")
+    verb.add_argument(
+        "--threshold",
+        default="held_out",
+        help="held_out (best F1 over the held-out scores of all folds; the default), paper, guarantee, or a number",
+    )
+    verb.add_argument("--miss-rate", type=float, default=0.1, help="with --threshold guarantee: largest share missed")
+    verb.add_argument("--confidence", type=float, default=0.9, help="with --threshold guarantee: of the promise")
+    verb.add_argument("--int8", action="store_true", help="quantise, calibrated on training images")
+    verb.add_argument("--licence", help="of the training data, for the model card")
+
+
+def _predict_arguments(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("model", type=Path, help="a sealed model")
+    verb.add_argument("paths", nargs="+", help="images, folders, or globs")
+    verb.add_argument("--out", type=Path, default=Path("predictions"), help="folder to write (default: predictions)")
+    verb.add_argument("--threshold", type=float, help="instead of the model's own")
+    verb.add_argument("--overlays", action="store_true", help="a picture with the defects marked for every image")
+    verb.add_argument("--watch", action="store_true", help="stay, and judge what appears in the folders")
+
+
+def _page_arguments(verb: argparse.ArgumentParser, port: int) -> None:
+    verb.add_argument("--host", default="127.0.0.1", help="address to listen on (default: this machine only)")
+    verb.add_argument("--port", type=int, default=port, help=f"default: {port}")
+    verb.add_argument("--max-mb", type=float, default=32, help="largest upload in MB (default: 32)")
+
+
+def _demo_arguments(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("model", type=Path, nargs="+", help="a sealed model, or two to compare")
+    verb.add_argument("--samples", type=Path, help="folder of images to choose from")
+    _page_arguments(verb, 7860)
+
+
+def _serve_arguments(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("model", type=Path, help="a sealed model")
+    _page_arguments(verb, 8000)
+
+
+ARGUMENTS = {
+    "report": _report_arguments,
+    "export": _export_arguments,
+    "predict": _predict_arguments,
+    "demo": _demo_arguments,
+    "serve": _serve_arguments,
+}
 
 
 def _train(options: argparse.Namespace, overrides: list[str]) -> int:
@@ -103,6 +177,41 @@ def _report(options: argparse.Namespace, overrides: list[str]) -> int:
             print(f"{title.splitlines()[0]}{rest.split('### ')[0]}")
     print(f"\n{report.markdown}\n{report.html}")
     return 0
+
+
+def _export(options: argparse.Namespace, rest: list[str]) -> int:
+    from anomaly_seg.detector.export import export
+
+    return export(options)
+
+
+def _predict(options: argparse.Namespace, rest: list[str]) -> int:
+    from anomaly_seg.detector.predict import predict
+
+    return predict(options)
+
+
+def _demo(options: argparse.Namespace, rest: list[str]) -> int:
+    from anomaly_seg.detector.demo import demo
+
+    return demo(options)
+
+
+def _serve(options: argparse.Namespace, rest: list[str]) -> int:
+    from anomaly_seg.detector.serve import serve
+
+    return serve(options)
+
+
+RUN = {
+    "train": _train,
+    "check": _check,
+    "report": _report,
+    "export": _export,
+    "predict": _predict,
+    "demo": _demo,
+    "serve": _serve,
+}
 
 
 if __name__ == "__main__":

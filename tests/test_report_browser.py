@@ -7,14 +7,13 @@ from pathlib import Path
 
 import pytest
 from fake_runs import write_run
+from helpers import CHROMIUM_FLAGS
 
 from anomaly_seg.report import build
 
 sync_api = pytest.importorskip("playwright.sync_api")
 CHROMIUM = shutil.which("chromium")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs chromium on the PATH")
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-sync", "--no-first-run"]
-FLAGS.extend(["--disable-background-networking", "--disable-component-update"])
 LABELS = [0, 0, 1, 1]
 LONG = "a_very_long_name_of_a_variant_without_a_single_space_in_it"
 
@@ -34,7 +33,7 @@ def html(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def browser() -> Iterator["sync_api.Browser"]:
     with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_FLAGS)
         yield browser
         browser.close()
 

@@ -74,7 +74,7 @@ def _synthesise(spectrum: Tensor, to_x: Tensor, to_y: Tensor) -> Tensor:
     return (to_x.t() @ by_x.view(2 * bins_x, -1)).view(to_x.shape[1], -1, rows, channels)
 
 
-class _Tiling:
+class Tiling:
     """The linear maps of one convolution, for a map of ``shape`` (B, cin, H, W) and a weight (cout, cin, ky, kx)."""
 
     def __init__(self, shape: torch.Size, weight: Tensor) -> None:
@@ -111,7 +111,7 @@ class _FFTConv(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, spectra: list[Tensor] | None) -> Tensor:
-        ctx.plan = plan = _Tiling(x.shape, weight)
+        ctx.plan = plan = Tiling(x.shape, weight)
         re, im = _analyse(plan.cut(x, plan.y.length, plan.x.length, plan.lead), *plan.of_map).unbind(1)
         operator = torch.cat([torch.cat([re, -im], 2), torch.cat([im, re], 2)], 1)  # bins, 2 * M, 2 * cin
         keep = ctx.needs_input_grad[0] and re.itemsize * len(re) * 2 * weight[:, :, 0, 0].numel() <= KEEP_BYTES
@@ -168,7 +168,7 @@ class FFTConv2d(nn.Conv2d):
         if self.training or torch.is_grad_enabled():
             self._cache = None
             return None
-        plan = _Tiling(shape, weight)
+        plan = Tiling(shape, weight)
         key = (plan.axes, weight.dtype, weight.device)
         # By value: fused optimisers (torch 2.13) and ``weight.data`` change a weight without counting up its version.
         if self._cache is None or self._cache[0] != key or not torch.equal(self._cache[1], weight):

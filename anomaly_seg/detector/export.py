@@ -1,0 +1,161 @@
+"""`anomaly-seg export`: from finished runs to one sealed model file."""
+
+import argparse
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from anomaly_seg import __version__
+from anomaly_seg.data.preparation import Preparation
+from anomaly_seg.detector import formats, threshold
+from anomaly_seg.detector.card import Data, InputContract, ModelCard
+from anomaly_seg.detector.int8 import Pictures, compare, find_pictures, quantise
+from anomaly_seg.detector.lighten import lighten
+from anomaly_seg.detector.members import HeldOut, Member, held_out, read_members, read_network
+from anomaly_seg.detector.sealed import Prepare, Sealed
+from anomaly_seg.errors import InputError
+
+
+def export(options: argparse.Namespace) -> int:
+    """Write the model file and say what it promises.
+
+    Raises:
+        InputError: runs, data, threshold, format or place that cannot be used.
+    """
+    path = _target(options)
+    members = read_members(options.run)
+    scores = held_out(members)
+    limit = threshold.choose(options, members, scores)
+    pictures = _pictures(members[0], needed=options.int8)
+    sealed, how = seal(members, limit.value)
+    card = make_card(options, members, scores, limit, how, sealed, pictures)
+    model = make_model(sealed, how.channels, options.to)
+    if options.int8 and pictures is not None:
+        model, card = _quantised(model, card, members, pictures, sealed.names)
+    for file in formats.write(model, options.to, sealed.names, card.model_dump_json(indent=2), path):
+        print(f"{file} ({file.stat().st_size / 1e6:.1f} MB)")
+    print(summary(card))
+    return 0
+
+
+def seal(members: Sequence[Member], threshold: float) -> tuple[Sealed, Preparation]:
+    """The runs' networks as one, and how it takes images."""
+    how = Preparation.of(members[0].settings)
+    networks = [lighten(read_network(member)) for member in members]
+    sealed = Sealed(networks, Prepare(how.height, how.width, how.fit, how.resize), threshold).eval()
+    sealed.find_maps(how.channels)
+    return sealed, how
+
+
+def make_model(sealed: Sealed, channels: int, kind: formats.Format) -> Any:
+    """The model in memory, as `formats.write` takes it."""
+    program = formats.trace(sealed, channels)
+    if kind == "torch":
+        return program
+    model = formats.onnx_model(program, sealed.names)
+    return model if kind == "onnx" else formats.openvino_model(model)
+
+
+def _pictures(member: Member, needed: bool) -> Pictures | None:
+    """The data of a run; where nothing but the card's ranges depends on them, they may be gone."""
+    try:
+        return find_pictures(member)
+    except InputError:
+        if needed:
+            raise
+        return None
+
+
+def _quantised(
+    model: Any, card: ModelCard, members: Sequence[Member], pictures: Pictures, names: list[str]
+) -> tuple[Any, ModelCard]:
+    small = quantise(model, card.format, pictures.batches())
+    cost = compare(model, small, card, members, pictures, names)
+    return small, card.model_copy(update={"precision": "int8", "quantisation": cost})
+
+
+def _target(options: argparse.Namespace) -> Path:
+    suffix = formats.SUFFIX[options.to]
+    if options.int8 and options.to == "torch":
+        raise InputError("--int8: choose --to onnx or openvino; torch.export files are written in float32 only")
+    path = options.out or options.run / f"model{suffix}"
+    if path.suffix != suffix:
+        raise InputError(f"--out {path}: a model for --to {options.to} is named *{suffix}")
+    return path
+
+
+def make_card(
+    options: argparse.Namespace,
+    members: Sequence[Member],
+    scores: HeldOut,
+    limit: threshold.Threshold,
+    how: Preparation,
+    sealed: Sealed,
+    pictures: Pictures | None = None,
+) -> ModelCard:
+    """What the model says about itself; pictures: the data it was trained on, where they are still there."""
+    first = members[0]
+    run = first.result.run
+    variant = f"-{run.variant}" if run.variant else ""
+    native = pictures.sizes() if pictures else (None, None)
+    return ModelCard(
+        name=f"{run.data}-{run.model}{variant}-D{run.dilation}",
+        network=run.model,
+        format=options.to,
+        precision="float32",
+        members=len(members),
+        parameters=sum(member.result.training.parameters for member in members),
+        maps=sealed.maps,
+        heat_map=sealed.heat_map,
+        pooled=first.result.readout if first.result.readout in sealed.maps else None,
+        pixel_threshold=threshold.pixel_threshold(members),
+        threshold=limit,
+        metrics=threshold.judge(limit, scores),
+        data=_data(options, members),
+        input=InputContract(
+            channels=1 if how.channels == 1 else 3, height=how.height, width=how.width, fit=how.fit, resize=how.resize,
+            tile_overlap=how.overlap if how.fit == "tile" else 0, native_height=native[0], native_width=native[1],
+        ),
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        package_version=__version__,
+        commit=first.result.environment.commit,
+    )  # fmt: skip
+
+
+def _data(options: argparse.Namespace, members: Sequence[Member]) -> Data:
+    run = members[0].result.run
+    counts = [member.result.counts for member in members]
+    folds = sorted({member.result.run.fold for member in members})
+    # What one fold tests, another one trained on: two folds have seen everything.
+    everything = len(folds) > 1 and run.scored == "test"
+    return Data(
+        name=run.data,
+        licence=options.licence or members[0].settings["data"].get("licence") or "unknown",
+        train_images=max(c.train_images + everything * c.test_images for c in counts),
+        train_defective=max(c.train_defective + everything * c.test_defective for c in counts),
+        folds=folds,
+        split=run.split,
+        dilation=run.dilation,
+    )
+
+
+def summary(card: ModelCard) -> str:
+    """The card in four lines."""
+    members = "" if card.members == 1 else f", mean of {card.members} runs"
+    lines = [f"{card.name}: {card.parameters:,} parameters{members}, {card.precision}"]
+    lines.append(f"threshold {card.threshold.value:.6g}: {card.threshold.how}")
+    if card.metrics is not None:
+        m, low, high = card.metrics, card.metrics.recall.low, card.metrics.recall.high
+        lines.append(
+            f"on {m.images} held-out images, {m.defective} of them defective: F1 {m.f1 or 0:.4f}, {m.fp} false alarms, "
+            f"{m.fn} missed (recall {m.recall.value:.3f}, 95 % interval {low:.3f} to {high:.3f})"
+        )
+    if card.quantisation is not None:
+        q = card.quantisation
+        lines.append(
+            f"INT8 on {q.images} {'held-out' if q.held_out else 'of the'} images: F1 {q.f1_int8 or 0:.4f}, in float32 "
+            f"{q.f1_float32 or 0:.4f}; {q.verdicts_changed} verdicts changed"
+        )
+    lines.append(f"licence of the data: {card.data.licence}")
+    return "\n".join(lines)

@@ -1,0 +1,134 @@
+"""The finished runs that become one sealed model: their settings, scores and networks."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+
+from anomaly_seg import results, settings
+from anomaly_seg.checkpoint import CheckpointFile, check_fits
+from anomaly_seg.errors import InputError
+from anomaly_seg.models.base import Network
+from anomaly_seg.schema import Result
+
+CHECKPOINT, CONFIG = "checkpoint.ckpt", "config.yaml"
+
+
+@dataclass(frozen=True)
+class Member:
+    """One finished run."""
+
+    folder: Path
+    settings: dict[str, Any]
+    result: Result
+    scores: results.Scores
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Images that their model had not in training: scores (n,) as a sealed model gives them, labels, items, folds."""
+
+    score: np.ndarray
+    label: np.ndarray
+    item: list[str]
+    fold: np.ndarray
+
+
+def read_members(root: Path) -> list[Member]:
+    """The runs in or below a folder, by fold and seed.
+
+    Raises:
+        InputError: no run there, an unfinished one, a file of one that cannot be read, or runs that differ in more than
+            fold and seed.
+    """
+    if not root.is_dir():
+        raise InputError(f"{root}: no such folder; give a finished run's, or one with a run for each fold")
+    folders = [root] if (root / CONFIG).exists() else sorted(path.parent for path in root.rglob(CONFIG))
+    if not folders:
+        raise InputError(f"{root}: holds no run (no {CONFIG}); give a finished run's folder, or one with several")
+    members = sorted((_read(folder) for folder in folders), key=lambda m: (m.result.run.fold, m.result.run.seed))
+    first = members[0]
+    for member, before in zip(members[1:], members, strict=False):
+        changed = settings.differences(first.settings, {**member.settings, **_place(first)})
+        if changed:
+            raise InputError(
+                f"{root}: {first.folder} and {member.folder} differ in more than fold and seed "
+                f"({'; '.join(changed[:3])}); point at the folder of one model"
+            )
+        if _place(member) == _place(before):
+            raise InputError(f"{root}: {before.folder} and {member.folder} are of the same fold and seed; keep one")
+    return members
+
+
+def _place(member: Member) -> dict[str, int]:
+    return {key: member.settings[key] for key in ("fold", "seed")}
+
+
+def _read(folder: Path) -> Member:
+    if not results.finished(folder):
+        raise InputError(f"{folder}: not finished (no {results.RESULT}); run its command again, which goes on with it")
+    record = folder / CONFIG
+    try:
+        found = yaml.safe_load(record.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{record}: cannot be read ({type(error).__name__}); copy it again, or run again") from error
+    needed = ("model", "data", "scale", "fold", "seed", "dilation")
+    if not isinstance(found, dict) or any(key not in found for key in needed):
+        raise InputError(f"{record}: not the settings of a run; copy it again, or run again")
+    return Member(folder, found, results.read_result(folder), results.read_scores(folder))
+
+
+def read_network(member: Member) -> Network:
+    """The network that the run scored with, in evaluation mode.
+
+    Raises:
+        InputError: no checkpoint, a damaged one, or that of another network.
+    """
+    path = member.folder / CHECKPOINT
+    if not path.is_file():
+        raise InputError(f"{path}: no such file, and it holds the weights; copy it there, or run again")
+    state = CheckpointFile().load_checkpoint(path)["state_dict"]
+    averaged = any(name.startswith("averaged.module.") for name in state)
+    prefix = "averaged.module." if averaged else "network."
+    weights = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+    network = build_network(member.settings)
+    check_fits(path, weights, network)
+    network.load_state_dict(weights)
+    return network.eval()
+
+
+def build_network(chosen: Mapping[str, Any]) -> Network:
+    """The network of a run's settings, with weights that mean nothing yet."""
+    arguments = dict(chosen["model"]["network"])
+    if arguments.get("head_bias") == "prior":
+        arguments["head_bias"] = 0.0  # its start; what was learned from there is in the weights
+    try:
+        return instantiate(arguments, _convert_="all")
+    except InstantiationException as error:
+        raise InputError(f"model.network: {str(error.__cause__ or error).splitlines()[0]}") from error
+
+
+def held_out(members: Sequence[Member]) -> HeldOut:
+    """The pooled scores of all folds, of several seeds their mean: as a sealed model gives them, in float32.
+
+    Raises:
+        InputError: seeds of one fold that scored different images.
+    """
+    score, label, item, fold = [], [], [], []
+    for number in sorted({member.result.run.fold for member in members}):
+        seeds = [member for member in members if member.result.run.fold == number]
+        images = [dict(zip(m.scores.image, m.scores.score, strict=True)) for m in seeds]
+        first = seeds[0].scores
+        if any(other.keys() != images[0].keys() for other in images):
+            raise InputError(f"{seeds[0].folder}: the seeds of fold {number} scored different images; run them again")
+        mean = np.mean([[scores[name] for name in first.image] for scores in images], axis=0)
+        score.append(mean.astype(np.float32).astype(np.float64))
+        label.append(first.label)
+        item += list(first.item)
+        fold.append(np.full(len(first.label), number))
+    return HeldOut(np.concatenate(score), np.concatenate(label), item, np.concatenate(fold))

@@ -1,0 +1,207 @@
+"""One image through a sealed One-Stage model: latency, peak memory and file size of each runtime, on two CPU cores.
+
+A raw image of KolektorSDD's size goes in, score and maps come out, at the laptop's and the paper's scale. The weights
+are random with plausible statistics: they change no time. Each runtime has a process of its own (together 10 GiB);
+their runs take turns, so that a busy machine slows all alike. "plain" is eager PyTorch, contiguous, its 15x15
+convolution direct; it and "fast" (channels_last, 15x15 by FFT) get an image that is resized already, the others resize
+inside. INT8 is calibrated on that one image, so its score says nothing here; its loss of F1 is in README.md.
+
+    python experiments/bench/runtimes.py
+"""
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from anomaly_seg.detector import formats, runtimes
+from anomaly_seg.detector.int8 import quantise
+from anomaly_seg.detector.lighten import lighten
+from anomaly_seg.detector.sealed import Prepare, Sealed
+from anomaly_seg.environment import describe
+from anomaly_seg.models.base import Network
+from anomaly_seg.models.one_stage import OneStage
+
+SCALES = {"laptop": (704, 256, 0.25), "paper": (1408, 512, 1.0)}
+NATIVE = (1260, 500)
+FILES = {
+    "torch.export": "model.pt2", "ONNX Runtime": "model.onnx", "OpenVINO": "model.xml",
+    "ONNX Runtime INT8": "int8.onnx", "OpenVINO INT8": "int8.xml",
+}  # fmt: skip
+EAGER = {"plain": ("direct", torch.contiguous_format), "fast": ("fft", torch.channels_last)}
+TARGET = 2.5  # times as fast as plain
+CORES = 2
+
+
+def image() -> np.ndarray:
+    """(1, h, w, 1) uint8: smooth noise, as a surface has it."""
+    rng = np.random.default_rng(0)
+    coarse = torch.from_numpy(rng.normal(0, 1, (1, 1, NATIVE[0] // 8, NATIVE[1] // 8)))
+    smooth = torch.nn.functional.interpolate(coarse, NATIVE, mode="bilinear")[0, 0].numpy()
+    grey = 128 + 20 * smooth + rng.normal(0, 6, NATIVE)
+    return grey.clip(0, 255).astype(np.uint8)[None, :, :, None]
+
+
+def network(scale: str, large_kernel: str) -> Network:
+    """The same weights for every runtime; running statistics are those of the image, so no map is 0 or 1 throughout."""
+    height, width, factor = SCALES[scale]
+    torch.manual_seed(0)
+    made = OneStage(width=factor, large_kernel=large_kernel)  # type: ignore[arg-type]
+    pixels = Prepare(height, width, "resize", "area")(torch.from_numpy(image()))
+    norms = [module for module in made.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    for norm in norms:
+        norm.momentum = 1.0
+    with torch.no_grad():
+        made.train()(pixels)
+    return made.eval()
+
+
+def write_models(scale: str, folder: Path) -> dict[str, float]:
+    """All files of one scale, and their sizes in MB."""
+    height, width, _ = SCALES[scale]
+    sealed = Sealed([lighten(network(scale, "fft"))], Prepare(height, width, "resize", "area"), 0.5).eval()
+    sealed.find_maps(channels=1)
+    program = formats.trace(sealed, channels=1)
+    onnx = formats.onnx_model(program, sealed.names)
+    openvino = formats.openvino_model(onnx)
+    models: dict[str, tuple[Any, formats.Format]] = {
+        "torch.export": (program, "torch"), "ONNX Runtime": (onnx, "onnx"), "OpenVINO": (openvino, "openvino"),
+        "ONNX Runtime INT8": (quantise(onnx, "onnx", [image()]), "onnx"),
+        "OpenVINO INT8": (quantise(openvino, "openvino", [image()]), "openvino"),
+    }  # fmt: skip
+    sizes = {}
+    for name, (model, kind) in models.items():
+        files = formats.write(model, kind, sealed.names, "{}", folder / FILES[name])
+        sizes[name] = round(sum(file.stat().st_size for file in files) / 1e6, 1)
+    return sizes
+
+
+def opened(name: str, scale: str, folder: Path) -> Callable[[], float]:
+    """One run of one runtime, which returns the score."""
+    torch.set_num_threads(CORES)
+    raw = image()
+    if name not in EAGER:
+        path = folder / FILES[name]
+        opener = {".onnx": runtimes.open_onnx, ".xml": runtimes.open_openvino, ".pt2": runtimes.open_torch}[path.suffix]
+        infer = opener(path, CORES).infer
+        return lambda: float(infer(raw)["score"][0])
+    large_kernel, layout = EAGER[name]
+    made = network(scale, large_kernel).to(memory_format=layout)  # type: ignore[call-overload]
+    height, width, _ = SCALES[scale]
+    pixels = Prepare(height, width, "resize", "area")(torch.from_numpy(raw)).contiguous(memory_format=layout)
+
+    @torch.inference_mode()
+    def run() -> float:
+        output = made(pixels)
+        return float(made.scores(output, made.maps(output))[made.readout])
+
+    return run
+
+
+def serve(name: str, scale: str, folder: Path) -> None:
+    """The other end of `Runner`: a line in, one timed run, a line out."""
+    run = opened(name, scale, folder)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    run()  # warm-up: kernels are chosen, the weight's spectrum is made
+    for _ in sys.stdin:
+        cpu, wall = time.process_time(), time.perf_counter()
+        score = run()
+        seconds = time.perf_counter() - wall, time.process_time() - cpu
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        print(json.dumps({"wall": seconds[0], "cpu": seconds[1], "score": score, "peak": peak, "before": before}))
+        sys.stdout.flush()
+
+
+class Runner:
+    """A runtime in a process of its own."""
+
+    def __init__(self, name: str, scale: str, folder: Path) -> None:
+        words = [sys.executable, __file__, "--serve", name, scale, str(folder)]
+        self.process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.runs: list[dict[str, float]] = []
+
+    def run(self) -> None:
+        assert self.process.stdin is not None and self.process.stdout is not None
+        self.process.stdin.write("\n")
+        self.process.stdin.flush()
+        self.runs.append(json.loads(self.process.stdout.readline()))
+
+    def close(self) -> None:
+        self.process.communicate()
+
+
+def measure(scale: str, repeats: int) -> dict[str, dict[str, Any]]:
+    """Rows by runtime."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        sizes = write_models(scale, folder)
+        runners = {runtime: Runner(runtime, scale, folder) for runtime in (*EAGER, *FILES)}
+        try:
+            for _ in range(repeats):
+                for runner in runners.values():
+                    time.sleep(0.2)  # until the threads of the one before have stopped waiting for more
+                    runner.run()
+        finally:
+            for runner in runners.values():
+                runner.close()
+    plain = np.array([run["wall"] for run in runners["plain"].runs])
+    exact = runners["plain"].runs[0]["score"]
+    return {runtime: row(runner.runs, plain, exact, sizes.get(runtime)) for runtime, runner in runners.items()}
+
+
+def row(runs: list[dict[str, float]], plain: np.ndarray, exact: float, size: float | None) -> dict[str, Any]:
+    """Figures of one runtime. speed-up: median over turns of plain's time by this one's, of the same turn."""
+    wall = np.array([run["wall"] for run in runs])
+    low, median, high = (1000 * np.percentile(wall, (25, 50, 75))).round(1).tolist()
+    return {
+        "milliseconds": median,
+        "quartiles": [low, high],
+        "cpu_milliseconds": round(1000 * float(np.median([run["cpu"] for run in runs])), 1),
+        "times_as_fast_as_plain": round(float(np.median(plain / wall)), 2),
+        "peak_mib": round(runs[-1]["peak"] / 1024),
+        "peak_above_loaded_mib": round((runs[-1]["peak"] - runs[-1]["before"]) / 1024),
+        "file_mb": size,
+        "score_off_by": float(f"{abs(runs[0]['score'] - exact) / exact:.1e}"),
+        "all": (1000 * wall).round(1).tolist(),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--repeats", type=int, nargs=2, default=(15, 5), help="timed runs at laptop and paper scale")
+    parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".json"), help="where the JSON goes")
+    parser.add_argument("--serve", nargs=3, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.serve:
+        serve(options.serve[0], options.serve[1], Path(options.serve[2]))
+        return
+    results = {scale: measure(scale, n) for scale, n in zip(SCALES, options.repeats, strict=True)}
+    about = {"native_size": NATIVE, "cores": CORES, "repeats": options.repeats, "target": TARGET}
+    about["load_average"] = round(os.getloadavg()[0], 1)  # above the number of cores: others slowed this down
+    versions = {name: version(name) for name in ("onnx", "onnxruntime", "openvino", "nncf")}
+    facts = {"what": __doc__.splitlines()[0], **about, "scales": results, "versions": versions}
+    text = json.dumps(facts | {"environment": describe().model_dump()}, indent=2)
+    options.out.write_text(f"{text}\n", encoding="utf-8")
+    for scale, rows in results.items():
+        print(f"\n| {scale} | ms (quartiles) | times plain | peak MiB | file MB | score off by |")
+        print("|---|---|---|---|---|---|")
+        for name, r in rows.items():
+            print(
+                f"| {name} | {r['milliseconds']:,} ({r['quartiles'][0]:,} to {r['quartiles'][1]:,}) "
+                f"| {r['times_as_fast_as_plain']} | {r['peak_mib']:,} | {r['file_mb'] or ''} | {r['score_off_by']} |"
+            )
+
+
+if __name__ == "__main__":
+    main()
