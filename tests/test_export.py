@@ -72,11 +72,11 @@ class TestTheSameEverywhere:
                 # Enlarged, a few pixels of the input are one grey level off (see test_sealed); random weights and the
                 # statistics of a tiny image make much of them.
                 assert prediction.score == pytest.approx(expected, rel=1e-3 if shrinks else 2e-2), kind
-                assert prediction.score == pytest.approx(found["torch"].score, rel=1e-4), kind
+                assert prediction.score == pytest.approx(found["torch"].score, rel=1e-3), kind
                 assert prediction.verdict == ("defective" if prediction.score > 0.25 else "good")
                 assert list(prediction.maps) == list(maps) == detectors[kind].card.maps
                 for name, values in maps.items():
-                    assert np.abs(prediction.maps[name] - found["torch"].maps[name]).max() < 1e-4, (kind, name)
+                    assert np.abs(prediction.maps[name] - found["torch"].maps[name]).max() < 1e-3, (kind, name)
                     assert np.abs(prediction.maps[name] - values).max() < 1e-2, (kind, name)
                 assert prediction.heat_map.shape == image.shape[:2]
 

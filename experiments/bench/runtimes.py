@@ -12,7 +12,6 @@ inside. INT8 is calibrated on that one image, so its score says nothing here; it
 import argparse
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -24,8 +23,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from one_runtime import CORES, NATIVE, answer, image
 
-from anomaly_seg.detector import formats, runtimes
+from anomaly_seg.detector import formats
 from anomaly_seg.detector.int8 import quantise
 from anomaly_seg.detector.lighten import lighten
 from anomaly_seg.detector.sealed import Prepare, Sealed
@@ -34,23 +34,12 @@ from anomaly_seg.models.base import Network
 from anomaly_seg.models.one_stage import OneStage
 
 SCALES = {"laptop": (704, 256, 0.25), "paper": (1408, 512, 1.0)}
-NATIVE = (1260, 500)
 FILES = {
     "torch.export": "model.pt2", "ONNX Runtime": "model.onnx", "OpenVINO": "model.xml",
     "ONNX Runtime INT8": "int8.onnx", "OpenVINO INT8": "int8.xml",
 }  # fmt: skip
 EAGER = {"plain": ("direct", torch.contiguous_format), "fast": ("fft", torch.channels_last)}
 TARGET = 2.5  # times as fast as plain
-CORES = 2
-
-
-def image() -> np.ndarray:
-    """(1, h, w, 1) uint8: smooth noise, as a surface has it."""
-    rng = np.random.default_rng(0)
-    coarse = torch.from_numpy(rng.normal(0, 1, (1, 1, NATIVE[0] // 8, NATIVE[1] // 8)))
-    smooth = torch.nn.functional.interpolate(coarse, NATIVE, mode="bilinear")[0, 0].numpy()
-    grey = 128 + 20 * smooth + rng.normal(0, 6, NATIVE)
-    return grey.clip(0, 255).astype(np.uint8)[None, :, :, None]
 
 
 def network(scale: str, large_kernel: str) -> Network:
@@ -87,19 +76,13 @@ def write_models(scale: str, folder: Path) -> dict[str, float]:
     return sizes
 
 
-def opened(name: str, scale: str, folder: Path) -> Callable[[], float]:
-    """One run of one runtime, which returns the score."""
+def eager(name: str, scale: str) -> Callable[[], float]:
+    """One run of the network as it was trained, which returns the score."""
     torch.set_num_threads(CORES)
-    raw = image()
-    if name not in EAGER:
-        path = folder / FILES[name]
-        opener = {".onnx": runtimes.open_onnx, ".xml": runtimes.open_openvino, ".pt2": runtimes.open_torch}[path.suffix]
-        infer = opener(path, CORES).infer
-        return lambda: float(infer(raw)["score"][0])
     large_kernel, layout = EAGER[name]
     made = network(scale, large_kernel).to(memory_format=layout)  # type: ignore[call-overload]
     height, width, _ = SCALES[scale]
-    pixels = Prepare(height, width, "resize", "area")(torch.from_numpy(raw)).contiguous(memory_format=layout)
+    pixels = Prepare(height, width, "resize", "area")(torch.from_numpy(image())).contiguous(memory_format=layout)
 
     @torch.inference_mode()
     def run() -> float:
@@ -109,26 +92,15 @@ def opened(name: str, scale: str, folder: Path) -> Callable[[], float]:
     return run
 
 
-def serve(name: str, scale: str, folder: Path) -> None:
-    """The other end of `Runner`: a line in, one timed run, a line out."""
-    run = opened(name, scale, folder)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    run()  # warm-up: kernels are chosen, the weight's spectrum is made
-    for _ in sys.stdin:
-        cpu, wall = time.process_time(), time.perf_counter()
-        score = run()
-        seconds = time.perf_counter() - wall, time.process_time() - cpu
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        print(json.dumps({"wall": seconds[0], "cpu": seconds[1], "score": score, "peak": peak, "before": before}))
-        sys.stdout.flush()
-
-
 class Runner:
     """A runtime in a process of its own."""
 
     def __init__(self, name: str, scale: str, folder: Path) -> None:
-        words = [sys.executable, __file__, "--serve", name, scale, str(folder)]
-        self.process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        own = [__file__, "--eager", name, scale]
+        words = own if name in EAGER else [str(Path(__file__).with_name("one_runtime.py")), str(folder / FILES[name])]
+        self.process = subprocess.Popen(
+            [sys.executable, *words], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
         self.runs: list[dict[str, float]] = []
 
     def run(self) -> None:
@@ -181,10 +153,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, nargs=2, default=(15, 5), help="timed runs at laptop and paper scale")
     parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".json"), help="where the JSON goes")
-    parser.add_argument("--serve", nargs=3, help=argparse.SUPPRESS)
+    parser.add_argument("--eager", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.serve:
-        serve(options.serve[0], options.serve[1], Path(options.serve[2]))
+    if options.eager:
+        answer(eager(*options.eager))
         return
     results = {scale: measure(scale, n) for scale, n in zip(SCALES, options.repeats, strict=True)}
     about = {"native_size": NATIVE, "cores": CORES, "repeats": options.repeats, "target": TARGET}
