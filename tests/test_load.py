@@ -302,17 +302,10 @@ FOREIGN: dict[str, Callable[[Path], Path]] = {
 
 
 class TestImports:
-    def test_onnx_and_openvino_need_no_torch(self, models: dict[str, Path]) -> None:
-        code = (
-            "import sys; from anomaly_seg import load\n"
-            f"for path in ({str(models['onnx'])!r}, {str(models['openvino'])!r}): load(path)\n"
-            "print('torch' in sys.modules)"
-        )
-        done = subprocess.run(
-            [sys.executable, "-c", code], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60,
-            start_new_session=True,
-        )  # fmt: skip
-        assert done.returncode == 0 and done.stdout.split() == ["False"], done.stderr
+    def test_loading_imports_no_torch(self) -> None:
+        code = "import sys, anomaly_seg.detector.runtimes; from anomaly_seg import load; print('torch' in sys.modules)"
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+        assert done.stdout.split() == ["False"], done.stderr
 
     def test_the_package_itself_imports_nothing_heavy(self) -> None:
         code = "import sys, anomaly_seg; assert not {'numpy', 'cv2', 'torch', 'pydantic'} & set(sys.modules)"
