@@ -5,6 +5,7 @@ import re
 from importlib import resources
 from pathlib import Path
 
+from anomaly_seg.data.divided import parts
 from anomaly_seg.data.records import Dataset, Record, Source
 from anomaly_seg.data.tree import files
 from anomaly_seg.errors import InputError
@@ -22,7 +23,7 @@ def read(root: str | Path | None) -> Dataset:
             files for one image.
     """
     sources = files(root, REMEDY, named=True)
-    images, masks = _by_name(sources, IMAGE), _by_name(sources, MASK)
+    images, masks = parts(sources, IMAGE), parts(sources, MASK)
     if not images:
         raise InputError(f"data.root={root}: holds no kosNN/PartM.jpg; {REMEDY}")
     for name in sorted(images.keys() ^ masks.keys()):
@@ -39,17 +40,6 @@ def published_folds() -> dict[str, int]:
     """Item -> fold, as published with the Seg-Dec work."""
     text = resources.files("anomaly_seg.data").joinpath("kolektor_folds.json").read_text(encoding="utf-8")
     return {item: fold for fold, items in enumerate(json.loads(text)["test_items"]) for item in items}
-
-
-def _by_name(sources: dict[str, Source], pattern: re.Pattern[str]) -> dict[str, Source]:
-    found: dict[str, Source] = {}
-    for path, source in sources.items():
-        if match := pattern.search(path):
-            name = f"{match[1]}/{match[2]}"
-            if name in found:
-                raise InputError(f"{source.name}: a second file for {name}, beside {found[name].name}; remove one")
-            found[name] = source
-    return found
 
 
 def _leave_out_duplicate(images: dict[str, Source]) -> list[str]:

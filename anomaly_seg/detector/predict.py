@@ -23,7 +23,7 @@ from anomaly_seg.detector.overlay import overlay
 from anomaly_seg.detector.paths import below, find_images, identity
 from anomaly_seg.detector.prediction import Detector
 from anomaly_seg.detector.record import TABLE, Outcome, Record, Row, State
-from anomaly_seg.detector.watching import Timing, watch
+from anomaly_seg.detector.watching import Timing, state_of, watch
 from anomaly_seg.errors import InputError
 
 ALL_GOOD, SOME_DEFECTIVE, SOME_UNREADABLE = 0, 3, 4
@@ -165,15 +165,6 @@ def watch_folders(
     waiting = watch(folders, once, judged, stop, leave_out, timing or Timing())
     if waiting:
         print(f"{waiting} files were not complete yet; the same command judges them", file=sys.stderr)
-
-
-def state_of(path: str) -> State | None:
-    """Size and time of the last change; None where there is no such file."""
-    try:
-        stat = os.stat(path)
-    except OSError:
-        return None
-    return stat.st_size, stat.st_mtime_ns
 
 
 def exit_code(tally: Tally) -> int:

@@ -97,7 +97,7 @@ class _Queue:
         for path in [path for path in self.judged if path not in known]:
             del self.judged[path]
         for path in present:
-            if self.judged.get(identity(path)) != _state(path):
+            if self.judged.get(identity(path)) != state_of(path):
                 self.add(path)
 
     def work(self, stop: threading.Event) -> None:
@@ -108,7 +108,7 @@ class _Queue:
             self._look(path)
 
     def _look(self, path: str) -> None:
-        state, now = _state(path), time.monotonic()
+        state, now = state_of(path), time.monotonic()
         if state is None or state == self.judged.get(identity(path)):
             del self.waiting[path]  # gone (renamed, say), or an event that changed nothing
             return
@@ -144,7 +144,8 @@ def _images(path: str, real: dict[str, str], leave_out: Path) -> Iterator[str]:
         yield given
 
 
-def _state(path: str) -> State | None:
+def state_of(path: str) -> State | None:
+    """Size and time of the last change; None where there is no such file."""
     try:
         stat = os.stat(path)
     except OSError:
