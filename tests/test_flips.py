@@ -1,9 +1,13 @@
 """Averaging over mirror images."""
 
+from pathlib import Path
+
 import pytest
 import torch
+from sealed_runs import write_run
 from torch import Tensor
 
+from anomaly_seg.detector.members import read_members, read_network
 from anomaly_seg.models.base import Network, Output
 from anomaly_seg.models.flips import FlipAverage
 from anomaly_seg.models.one_stage import OneStage
@@ -53,3 +57,9 @@ def test_the_answer_does_not_depend_on_how_the_image_is_mirrored(network: Networ
 def test_it_takes_the_sizes_that_its_network_takes() -> None:
     network = SegDec(width=1 / 16)  # 8 and below would be enough for the others
     assert FlipAverage(network).nearest_size(32, 48) == network.nearest_size(32, 48) == (128, 64)
+
+
+def test_a_sealed_run_is_scored_as_the_run_was(tmp_path: Path) -> None:
+    averaged, plain = (read_network(read_members(write_run(tmp_path / name, f"model.flip_average={name}"))[0])
+                       for name in ("true", "false"))  # fmt: skip
+    assert isinstance(averaged, FlipAverage) and isinstance(plain, OneStage)

@@ -14,6 +14,7 @@ from anomaly_seg import results, settings
 from anomaly_seg.checkpoint import CheckpointFile, check_fits
 from anomaly_seg.errors import InputError
 from anomaly_seg.models.base import Network
+from anomaly_seg.models.flips import FlipAverage
 from anomaly_seg.schema import Result
 
 CHECKPOINT, CONFIG = "checkpoint.ckpt", "config.yaml"
@@ -99,6 +100,8 @@ def read_network(member: Member) -> Network:
     network = build_network(member.settings)
     check_fits(path, weights, network)
     network.load_state_dict(weights)
+    if member.settings["model"].get("flip_average"):  # scored so, and the threshold comes from these scores
+        network = FlipAverage(network)
     return network.eval()
 
 
