@@ -1,21 +1,26 @@
 """The graph of a sealed model, before it is exported: it prepares images as training did, and computes what the network
 computes."""
 
+from fractions import Fraction
 from itertools import product
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from sealed_runs import pictures, plausible
 from torch import nn
 
 from anomaly_seg.classifier import pooled_score
 from anomaly_seg.data.labels import fit_image
-from anomaly_seg.detector.lighten import SpectralConv, lighten
+from anomaly_seg.detector import formats
+from anomaly_seg.detector.lighten import lighten
+from anomaly_seg.detector.runtimes import open_onnx, open_openvino
 from anomaly_seg.detector.sealed import Prepare, Sealed, below
+from anomaly_seg.detector.winograd import WinogradConv
 from anomaly_seg.models.one_stage import OneStage
 from anomaly_seg.models.seg_dec import SegDec
 from anomaly_seg.models.unet import UNet
@@ -29,6 +34,16 @@ def prepared(image: np.ndarray, height: int, width: int, fit: str = "resize", me
     out = Prepare(height, width, fit, method)(torch.from_numpy(pixels)[None])[0] * 255  # type: ignore[arg-type]
     assert torch.allclose(out, out.round(), atol=1e-4), "whole grey values"
     return out.round().permute(1, 2, 0).numpy().astype(int).reshape(height, width, *image.shape[2:])
+
+
+def shares(source: int, target: int) -> list[list[tuple[int, Fraction]]]:
+    """Of each target cell: the source's cells and how much of it each covers, as exact fractions of the target cell."""
+    scale = Fraction(source, target)
+    found = []
+    for i in range(target):
+        overlaps = [(y, min((i + 1) * scale, Fraction(y + 1)) - max(i * scale, Fraction(y))) for y in range(source)]
+        found.append([(y, overlap / scale) for y, overlap in overlaps if overlap > 0])
+    return found
 
 
 class TestPrepare:
@@ -70,33 +85,49 @@ class TestPrepare:
         assert np.abs(got - expected).max() <= 1  # a few by one level; of a thin strip the padding repeats them
         assert abs(np.mean(got - expected)) <= 0.25
 
+    @settings(max_examples=40, deadline=None)
+    @example(16, 16, 0)
+    @given(st.integers(8, 60), st.integers(8, 60), st.integers(0, 2**32))
+    def test_averages_are_rounded_exactly(self, h: int, w: int, seed: int) -> None:
+        # Few grey values, so that many means lie exactly between two.
+        image = np.random.default_rng(seed).integers(0, 3, (h, w), dtype=np.uint8)
+        got = prepared(image, 8, 8)
+        rows, columns = shares(h, 8), shares(w, 8)
+        for i, j in product(range(8), range(8)):
+            mean = sum(a * b * int(image[y, x]) for y, a in rows[i] for x, b in columns[j])
+            half_up = (h, w) == (16, 16)  # there OpenCV adds whole numbers
+            expected = (mean + Fraction(1, 2)) // 1 if half_up else round(mean)
+            assert got[i, j] == expected
+
+    def test_every_runtime_prepares_the_same_image_and_filters_it_alike(self, tmp_path: Path) -> None:
+        torch.manual_seed(0)
+        conv = nn.Conv2d(1, 3, 5, padding=2).requires_grad_(False)
+
+        class Start(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.prepare, self.filter = Prepare(100, 62, "resize", "area"), WinogradConv(conv)
+
+            def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+                pixels = self.prepare(image)
+                return pixels * 255, self.filter(pixels)
+
+        names = ["pixels", "filtered"]
+        onnx = formats.onnx_model(formats.trace(Start(), 1), names)  # type: ignore[arg-type]
+        formats.write(onnx, "onnx", names, "{}", tmp_path / "model.onnx")
+        formats.write(formats.openvino_model(onnx), "openvino", names, "{}", tmp_path / "model.xml")
+        others = [open_onnx(tmp_path / "model.onnx").infer, open_openvino(tmp_path / "model.xml").infer]
+        for image in pictures(8, (2, 145, 111, 1), (1, 97, 53, 1), (1, 300, 40, 1)):  # shrinks, enlarges, both
+            expected = Start()(torch.from_numpy(image))[0].round()
+            direct = conv(expected / 255).numpy()
+            for infer in others:
+                found = infer(image)
+                assert np.array_equal(found["pixels"].round(), expected)
+                assert np.abs(found["filtered"] - direct).max() < 1e-5
+
     def test_a_tile_is_taken_as_it_is(self) -> None:
         (image,) = pictures(4, (64, 48, 3))
         assert np.array_equal(prepared(image, 64, 48, "tile"), image)
-
-
-class TestLighten:
-    @pytest.mark.parametrize(("height", "width", "n"), [(9, 31, 1), (88, 40, 2), (33, 16, 3)])
-    def test_the_spectral_convolution_is_the_convolution(self, height: int, width: int, n: int) -> None:
-        torch.manual_seed(0)
-        conv = nn.Conv2d(3, 130, 15, padding=7).requires_grad_(False)  # more channels than one block
-        x = torch.randn(n, 3, height, width)
-        assert torch.allclose(SpectralConv(conv)(x), conv(x), atol=1e-5)
-
-    @pytest.mark.parametrize("large_kernel", ["direct", "fft"])
-    def test_normalisation_goes_into_the_convolutions(self, large_kernel: str) -> None:
-        network = plausible(OneStage(width=1 / 16, large_kernel=large_kernel), seed=0)  # type: ignore[arg-type]
-        light, x = lighten(network), torch.rand(2, 1, 64, 32)
-        kinds = [type(module) for module in light.modules()]
-        assert nn.BatchNorm2d not in kinds and kinds.count(SpectralConv) == 1
-        with torch.no_grad():
-            for name, logit in network(x).logits.items():
-                assert torch.allclose(light(x).logits[name], logit, rtol=1e-4, atol=1e-5)
-        assert any(isinstance(module, nn.BatchNorm2d) for module in network.modules()), "a copy"
-
-    def test_statistics_of_the_image_itself_stay(self) -> None:
-        light = lighten(plausible(SegDec(width=1 / 16), seed=0))
-        assert any(isinstance(module, nn.InstanceNorm2d) for module in light.modules())
 
 
 class TestSealed:

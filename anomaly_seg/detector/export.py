@@ -28,7 +28,7 @@ def export(options: argparse.Namespace) -> int:
     scores = held_out(members)
     limit = threshold.choose(options, members, scores)
     pictures = _pictures(members[0], needed=options.int8)
-    sealed, how = seal(members, limit.value)
+    sealed, how = seal(members, limit.value, fewer=not options.int8)
     card = make_card(options, members, scores, limit, how, sealed, pictures)
     model = make_model(sealed, how.channels, options.to)
     if options.int8 and pictures is not None:
@@ -39,10 +39,10 @@ def export(options: argparse.Namespace) -> int:
     return 0
 
 
-def seal(members: Sequence[Member], threshold: float) -> tuple[Sealed, Preparation]:
-    """The runs' networks as one, and how it takes images."""
+def seal(members: Sequence[Member], threshold: float, fewer: bool = True) -> tuple[Sealed, Preparation]:
+    """The runs' networks as one, and how it takes images. fewer: see `lighten`."""
     how = Preparation.of(members[0].settings)
-    networks = [lighten(read_network(member)) for member in members]
+    networks = [lighten(read_network(member), fewer) for member in members]
     sealed = Sealed(networks, Prepare(how.height, how.width, how.fit, how.resize), threshold).eval()
     sealed.find_maps(how.channels)
     return sealed, how

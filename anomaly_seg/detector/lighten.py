@@ -8,12 +8,19 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from anomaly_seg.detector.merged import MergedUp, pays
+from anomaly_seg.detector.winograd import WinogradConv
 from anomaly_seg.models.base import Network
+from anomaly_seg.models.blocks import UpBlock
 from anomaly_seg.models.fft_conv import Tiling
 
 LARGE = 11
 """Kernels from this size on are computed in the frequency domain. The 15x15 layer is then a twentieth of the
-multiplications; 5x5 layers (64 channels, 704x256, OpenVINO, one core) take a fifth longer than directly."""
+multiplications; 5x5 layers (64 channels, 704x256) take twice as long as directly."""
+
+WIDE = 64
+"""5x5 layers with at least so many channels on both sides are computed by Winograd's filtering. With 32 channels its
+transforms cost what it saves (1408x512, OpenVINO, two cores: 93 to 129 ms and two transforms against 176)."""
 
 BLOCK = 128
 """Output channels worked on at a time, so that their spectra stay small."""
@@ -76,16 +83,37 @@ class SpectralConv(nn.Module):
         return out.permute(2, 5, 3, 1, 4, 0).reshape(n, channels, ty * sy, tx * sx)
 
 
-def lighten(network: Network) -> Network:
-    """A copy for inference: normalisation with running statistics in the convolutions, large kernels by spectrum."""
+def lighten(network: Network, fewer: bool = True) -> Network:
+    """A copy for inference: normalisation with running statistics in the convolutions, large kernels by spectrum.
+
+    Args:
+        network: as trained.
+        fewer: also compute wide 5x5 convolutions by `WinogradConv` and merge decoder stages (`MergedUp`). Not for 8-bit
+            weights, which the transforms would spread over too large a range.
+    """
     network = copy.deepcopy(network).eval().requires_grad_(False)
     for part in list(network.modules()):
         if isinstance(part, nn.Sequential):
             _fold(part)
-            for i, layer in enumerate(part):
-                if isinstance(layer, nn.Conv2d) and min(layer.kernel_size) >= LARGE:
-                    part[i] = SpectralConv(layer)
+    if fewer:
+        for name, block in list(network.named_modules()):
+            if isinstance(block, UpBlock) and pays(block):
+                _replace(network, name, MergedUp(block))
+    for name, conv in list(network.named_modules()):
+        if isinstance(conv, nn.Conv2d) and min(conv.kernel_size) >= LARGE:
+            _replace(network, name, SpectralConv(conv))
+        elif fewer and isinstance(conv, nn.Conv2d) and _is_wide(conv):
+            _replace(network, name, WinogradConv(conv))
     return network
+
+
+def _is_wide(conv: nn.Conv2d) -> bool:
+    return conv.kernel_size == (5, 5) and min(conv.in_channels, conv.out_channels) >= WIDE
+
+
+def _replace(network: nn.Module, name: str, by: nn.Module) -> None:
+    parent, _, child = name.rpartition(".")
+    setattr(network.get_submodule(parent), child, by)
 
 
 def _fold(part: nn.Sequential) -> None:

@@ -54,7 +54,11 @@ def open_onnx(path: Path, threads: int | None = None) -> Runtime:
 
 
 def open_openvino(path: Path, threads: int | None = None) -> Runtime:
-    """By OpenVINO, on the CPU, in float32: by default it would round to bfloat16 where the processor knows it."""
+    """By OpenVINO, on the CPU, in float32: by default it would round to bfloat16 where the processor knows it.
+
+    It is opened for one image at a time, which fixes the sizes of all maps: OpenVINO then leaves out most of the
+    transpositions around `WinogradConv`. Several images are computed one by one.
+    """
     openvino = need("openvino", "openvino")
     weights = path.with_suffix(".bin")
     if not weights.is_file():
@@ -67,6 +71,9 @@ def open_openvino(path: Path, threads: int | None = None) -> Runtime:
         model = core.read_model(path)
         card = str(model.get_rt_info(CARD_KEY).value) if model.has_rt_info(CARD_KEY) else None
         names = [output.get_any_name() for output in model.outputs]
+        if card is not None:
+            height, width, channels = list(model.input("image").get_partial_shape())[1:]
+            model.reshape({"image": openvino.PartialShape([openvino.Dimension(1), height, width, channels])})
         request = core.compile_model(model, "CPU", options).create_infer_request()
     except Exception as error:  # RuntimeError with a page of its sources
         raise _damaged(path, error) from error
@@ -74,8 +81,8 @@ def open_openvino(path: Path, threads: int | None = None) -> Runtime:
 
     def infer(images: np.ndarray) -> Outputs:
         with lock:
-            result = request.infer({"image": images})
-            return {name: np.array(result[i]) for i, name in enumerate(names)}
+            results = [list(request.infer({"image": image[None]}).values()) for image in images]
+        return {name: np.concatenate([result[i] for result in results]) for i, name in enumerate(names)}
 
     return Runtime(card, infer)
 

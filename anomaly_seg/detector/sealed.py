@@ -2,7 +2,9 @@
 
 Image sizes stay dynamic in all three runtimes, so resizing is arithmetic on indices, not an operator: it is separable,
 and the weights of rows and columns are built from the sizes. It gives the grey values that training saw, those of
-OpenCV: averages of areas where both sides shrink, else its fixed-point bilinear interpolation.
+OpenCV: averages of areas where both sides shrink, else its fixed-point bilinear interpolation. All of it is done in
+whole numbers, so that every runtime gives the network the same image. (Whole numbers are divided by floor_divide:
+torch.div with a rounding mode becomes a division of float32 in ONNX.)
 """
 
 from collections.abc import Iterable, Sequence
@@ -16,8 +18,11 @@ from torch import Tensor, nn
 from anomaly_seg.models.base import Network
 
 Fit = Literal["resize", "pad", "tile"]
-COEFFICIENT = 2048.0
+COEFFICIENT = 2048
 """OpenCV's scale of bilinear weights for 8-bit images (INTER_RESIZE_COEF_BITS = 11)."""
+
+FINEST = 12
+"""Bits of a float32 between 1 and 2 that are finer than one part of `COEFFICIENT`: 23 - 11."""
 
 
 class Prepare(nn.Module):
@@ -54,12 +59,8 @@ class Prepare(nn.Module):
     def _smooth(self, pixels: Tensor, y: "Axis", x: "Axis") -> Tensor:
         """Whole grey values. One branch counts; both are computed, for a graph with a condition is slower."""
         shrinks = y.shrinks() & x.shrinks()
-        across = torch.where(shrinks, x.area(), x.linear())
-        half = pixels @ across.transpose(0, 1)
-        area = y.area() @ half
-        # Exactly half, OpenCV rounds up in 2 x 2 blocks (it adds whole numbers there), and to even elsewhere.
-        area = torch.where(y.halves() & x.halves(), torch.floor(area + 0.5), torch.round(area))
-        return torch.where(shrinks, area, _fixed_point(half, y))
+        half = pixels @ torch.where(shrinks, x.overlaps(), x.linear()).transpose(0, 1)
+        return torch.where(shrinks, _average(half, y, x), _fixed_point(half, y))
 
 
 class Axis:
@@ -80,41 +81,77 @@ class Axis:
 
     def nearest(self) -> Int64[Tensor, " t"]:
         """floor(i * source / content)."""
-        return torch.div(self.at * self.source, self.content, rounding_mode="floor")
+        return torch.floor_divide(self.at * self.source, self.content)
 
-    def area(self) -> Float[Tensor, "t s"]:
-        """Shares of the source's pixels in a target pixel, overlaps of intervals in whole numbers."""
+    def overlaps(self) -> Float[Tensor, "t s"]:
+        """Of target pixels with the source's, in parts of a pixel of which there are `content`: whole numbers."""
         start, cell = self.at[:, None] * self.source, self.cells[None] * self.content
         overlap = torch.minimum(start + self.source, cell + self.content) - torch.maximum(start, cell)
         overlap = overlap.clamp(min=0)
         # OpenCV leaves out what covers less than a thousandth of a pixel.
-        return torch.where(overlap * 1000 > self.content, overlap, torch.zeros_like(overlap)).float() / self.source
+        return torch.where(overlap * 1000 > self.content, overlap, torch.zeros_like(overlap)).float()
 
-    def position(self) -> tuple[Int64[Tensor, " t"], Float[Tensor, " t"]]:
-        """Pixel at or before the half-pixel centre of each target pixel, and the rest of the way, in [0, 1)."""
-        centre = ((2 * self.at + 1) * self.source - self.content).float() / (2 * self.content)
-        centre = torch.minimum(centre.clamp(min=0), self.cells[-1:].float())
-        first = torch.floor(centre)
-        return first.long(), centre - first
+    def weights(self) -> tuple[Int64[Tensor, " t"], Int64[Tensor, " t"]]:
+        """Of bilinear interpolation: the pixel at or before a target pixel's centre, and its successor's weight.
+
+        The weight is OpenCV's, in parts of `COEFFICIENT`. OpenCV rounds the centre to float32 first, which matters
+        where a weight is near a half; here that is done in whole numbers, for runtimes divide in different ways.
+        """
+        whole = 2 * self.content
+        centre = ((2 * self.at + 1) * self.source - self.content).clamp(min=0)
+        centre = torch.minimum(centre, self.cells[-1:] * whole)
+        first = torch.floor_divide(centre, whole)
+        scaled = (centre - first * whole) * COEFFICIENT
+        weight = torch.floor_divide(scaled, whole)
+        # Steps of float32 in one unit of weight, at this distance from 0.
+        steps = torch.tensor([2**k for k in range(FINEST, -1, -1)])
+        steps = steps[(first[:, None] >= torch.tensor([2**k for k in range(1, FINEST + 1)])).sum(dim=1)]
+        done = torch.floor_divide(2 * (scaled - weight * whole) * steps + whole, 2 * whole)
+        up = (2 * done > steps) | ((2 * done == steps) & (weight % 2 == 1))
+        return first, weight + up.long()
 
     def linear(self) -> Float[Tensor, "t s"]:
-        """OpenCV's bilinear weights, whole numbers of `COEFFICIENT` in all."""
-        first, rest = (v[:, None] for v in self.position())
-        before, after = torch.round((1 - rest) * COEFFICIENT), torch.round(rest * COEFFICIENT)
+        """The bilinear weights as a matrix."""
+        first, after = (v[:, None] for v in self.weights())
         cells = self.cells[None]
-        return (cells == first).float() * before + (cells == first + 1).float() * after
+        return (cells == first).float() * (COEFFICIENT - after).float() + (cells == first + 1).float() * after.float()
+
+
+def _average(half: Float[Tensor, "n c s W"], y: Axis, x: Axis) -> Float[Tensor, "n c t W"]:
+    """The vertical step of averaging, and the division by the area, rounded.
+
+    Runtimes add in different orders, and a sum near a half must not become one grey value here and another there. So
+    all sums are of whole numbers below 2^24, which float32 adds exactly, in two digits of base 1024 (up to 67 million
+    pixels and 16,400 rows), and the quotient is mended by its exact remainder in 32 bits, which is what OpenVINO has.
+    """
+    rows = y.overlaps()
+    top = torch.floor(half / 1024)
+    high, low = rows @ top, rows @ (half - 1024 * top)
+    area = y.source * x.source
+    quotient = torch.floor((high * 1024 + low) / area).int()
+    rest = (high.int() - quotient * (area // 1024)) * 1024 + (low.int() - quotient * (area % 1024))
+    short = torch.floor_divide(rest, area).int()  # -1, 0 or 1
+    quotient, twice = quotient + short, 2 * (rest - short * area)
+    # Exactly half, OpenCV rounds up in 2 x 2 blocks (it adds whole numbers there), and to even elsewhere.
+    up = (twice > area) | ((twice == area) & ((y.halves() & x.halves()) | (quotient % 2 == 1)))
+    return (quotient + up.int()).float()
 
 
 def _fixed_point(half: Float[Tensor, "n c s W"], y: Axis) -> Float[Tensor, "n c t W"]:
-    """OpenCV's vertical step of bilinear interpolation: 16-bit products, whose lower halves are dropped."""
-    first, rest = y.position()
+    """OpenCV's vertical step of bilinear interpolation: products of 16 bits each, whose lower halves are dropped.
+
+    In two digits of base 256, so that float32 holds every product.
+    """
+    first, after = y.weights()
     second = torch.minimum(first + 1, y.cells[-1:])
-    coarse = torch.floor(half / 16).int()
+    high = torch.floor(half / 4096)
+    low = torch.floor(half / 16) - 256 * high
     parts = []
-    for rows, weight in ((first, 1 - rest), (second, rest)):
-        product = coarse.index_select(2, rows) * torch.round(weight * COEFFICIENT).int()[:, None]
-        parts.append(torch.div(product, 65536, rounding_mode="floor"))
-    return torch.div(parts[0] + parts[1] + 2, 4, rounding_mode="floor").float()
+    for rows, weight in ((first, COEFFICIENT - after), (second, after)):
+        share = weight.float()[:, None]
+        dropped = torch.floor(low.index_select(2, rows) * share / 256)
+        parts.append(torch.floor((high.index_select(2, rows) * share + dropped) / 256))
+    return torch.floor((parts[0] + parts[1] + 2) / 4)
 
 
 def _rounded(numerator: int, denominator: int) -> int:

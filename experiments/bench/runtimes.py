@@ -58,22 +58,30 @@ def network(scale: str, large_kernel: str) -> Network:
 
 def write_models(scale: str, folder: Path) -> dict[str, float]:
     """All files of one scale, and their sizes in MB."""
-    height, width, _ = SCALES[scale]
-    sealed = Sealed([lighten(network(scale, "fft"))], Prepare(height, width, "resize", "area"), 0.5).eval()
-    sealed.find_maps(channels=1)
-    program = formats.trace(sealed, channels=1)
-    onnx = formats.onnx_model(program, sealed.names)
-    openvino = formats.openvino_model(onnx)
+    (program, onnx, openvino, names), (_, plain_onnx, plain_openvino, _) = (
+        seal(scale, fewer) for fewer in (True, False)
+    )
     models: dict[str, tuple[Any, formats.Format]] = {
         "torch.export": (program, "torch"), "ONNX Runtime": (onnx, "onnx"), "OpenVINO": (openvino, "openvino"),
-        "ONNX Runtime INT8": (quantise(onnx, "onnx", [image()]), "onnx"),
-        "OpenVINO INT8": (quantise(openvino, "openvino", [image()]), "openvino"),
+        "ONNX Runtime INT8": (quantise(plain_onnx, "onnx", [image()]), "onnx"),
+        "OpenVINO INT8": (quantise(plain_openvino, "openvino", [image()]), "openvino"),
     }  # fmt: skip
     sizes = {}
     for name, (model, kind) in models.items():
-        files = formats.write(model, kind, sealed.names, "{}", folder / FILES[name])
+        files = formats.write(model, kind, names, "{}", folder / FILES[name])
         sizes[name] = round(sum(file.stat().st_size for file in files) / 1e6, 1)
     return sizes
+
+
+def seal(scale: str, fewer: bool) -> tuple[Any, Any, Any, list[str]]:
+    """The sealed network in three formats, and its outputs' names."""
+    height, width, _ = SCALES[scale]
+    prepare = Prepare(height, width, "resize", "area")
+    sealed = Sealed([lighten(network(scale, "fft"), fewer)], prepare, 0.5).eval()
+    sealed.find_maps(channels=1)
+    program = formats.trace(sealed, channels=1)
+    onnx = formats.onnx_model(program, sealed.names)
+    return program, onnx, formats.openvino_model(onnx), sealed.names
 
 
 def eager(name: str, scale: str) -> Callable[[], float]:
