@@ -13,15 +13,19 @@ import torch
 from scipy import stats
 from sealed_runs import pictures, pixels, write_run
 
+from anomaly_seg import evaluate as evaluation
 from anomaly_seg import load, results
 from anomaly_seg.cli import main
 from anomaly_seg.data.labels import resize_image
+from anomaly_seg.data.readers import read_dataset
 from anomaly_seg.detector import export as exporting
 from anomaly_seg.detector import formats, threshold
 from anomaly_seg.detector.export import export
+from anomaly_seg.detector.int8 import find_pictures
 from anomaly_seg.detector.members import held_out, read_members, read_network
 from anomaly_seg.detector.prediction import Detector
 from anomaly_seg.errors import InputError
+from anomaly_seg.run import make_data
 
 NETWORKS = ("one_stage", "seg_dec", "unet")
 FORMATS: tuple[formats.Format, ...] = ("onnx", "openvino", "torch")
@@ -337,3 +341,22 @@ def yaml_of(chosen: dict) -> str:
     import yaml
 
     return yaml.safe_dump(chosen, sort_keys=False)
+
+
+class TestFits:
+    """The sealed model takes images as the run that it comes from did, whatever their size."""
+
+    @pytest.mark.parametrize(("model", "fit", "to"), [("one_stage", "pad", "onnx"), ("seg_dec", "tile", "torch")])
+    def test_it_scores_the_test_images_as_the_run_does(self, model: str, fit: str, to: str, tmp_path: Path) -> None:
+        size = ["data.reader.height=150", "data.reader.width=100"]
+        run = write_run(tmp_path, f"model={model}", f"data.fit={fit}", "data.tile_overlap=32", *size)
+        (member,) = read_members(run)
+        data = make_data(member.settings, read_dataset(member.settings["data"]["reader"]))
+        places = data.arrays.place if fit == "tile" else None
+        network = read_network(member)
+        expected = evaluation.evaluate(network, data.test_dataloader(), progress=False, places=places)
+        assert main(["export", str(run), "--to", to, "--threshold", "0.25"]) == 0
+        sealed, pictures = load(run / f"model{formats.SUFFIX[to]}"), find_pictures(member)
+        found = [sealed(pictures.image(i)) for i in expected.index.tolist()]
+        assert len(found) >= 4 and all(p.heat_map.shape == (150, 100) for p in found)
+        assert [p.score for p in found] == pytest.approx(expected.scores[network.readout].tolist(), rel=1e-3)
