@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 from helpers import ArraySource, picture, write_image
-from PIL import Image
+from PIL import ExifTags, Image, ImageOps
 
 from anomaly_seg.data.records import FileSource, Record, ZipSource, load_image, load_mask, open_archive
 from anomaly_seg.errors import InputError
@@ -134,6 +134,31 @@ def test_a_file_cut_short_does_not_decode(tmp_path: Path, kind: str, kept: float
     path.write_bytes(data[: int(kept * len(data))])
     with pytest.raises(InputError, match=rf"x\{kind}: does not decode as an image; replace the file"):
         FileSource(path).pixels()
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_pictures_are_upright_as_annotation_tools_show_them(tmp_path: Path, kind: str, orientation: int) -> None:
+    picture = Image.fromarray(np.kron(np.arange(6, dtype=np.uint8).reshape(2, 3) * 40, np.ones((16, 16), np.uint8)))
+    notes = Image.Exif()
+    notes[ExifTags.Base.Orientation] = orientation
+    for name in ("PNG", kind):
+        picture.save(tmp_path / name, name, exif=notes)
+    with Image.open(tmp_path / "PNG") as stored:
+        upright = np.asarray(ImageOps.exif_transpose(stored)).astype(int)
+    assert np.abs(FileSource(tmp_path / kind).pixels() - upright).max() <= 2, "but for JPEG's losses"
+    assert upright.shape == ((32, 48) if orientation < 5 else (48, 32))
+
+
+def test_damaged_notes_leave_the_picture_as_it_is(tmp_path: Path) -> None:
+    picture = Image.fromarray(np.full((16, 24), 7, np.uint8))
+    notes = Image.Exif()
+    notes[ExifTags.Base.Orientation] = 6
+    picture.save(tmp_path / "x.jpg", exif=notes)
+    data = (tmp_path / "x.jpg").read_bytes()
+    at = data.index(b"Exif") + 6
+    (tmp_path / "x.jpg").write_bytes(data[:at] + b"\xff" * 8 + data[at + 8 :])
+    assert FileSource(tmp_path / "x.jpg").pixels().shape == (16, 24)
 
 
 def test_a_text_file_does_not_decode(tmp_path: Path) -> None:

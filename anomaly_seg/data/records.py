@@ -1,7 +1,9 @@
 """What a reader returns: one record an image, and where its pixels come from."""
 
+import io
 import zipfile
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -102,7 +104,10 @@ class ZipSource:
 
 
 def decode(data: bytes, name: str) -> np.ndarray:
-    """Pixels as stored, from the bytes of an image file.
+    """Pixels as stored, upright, from the bytes of an image file.
+
+    A camera's note of how it was held (Exif) is followed, as annotation tools and browsers do, so that outlines drawn
+    there lie where they were drawn.
 
     Raises:
         InputError: not an image.
@@ -113,7 +118,36 @@ def decode(data: bytes, name: str) -> np.ndarray:
     pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) if usable else None
     if pixels is None:
         raise InputError(f"{name}: does not decode as an image; replace the file, or remove image and mask")
-    return pixels
+    return _upright(pixels, data)
+
+
+UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {
+    2: np.fliplr,
+    3: lambda p: np.rot90(p, 2),
+    4: np.flipud,
+    5: lambda p: np.flipud(np.rot90(p)),
+    6: lambda p: np.rot90(p, -1),
+    7: lambda p: np.fliplr(np.rot90(p)),
+    8: np.rot90,
+}
+"""What turns pixels as stored upright, by Exif's orientation; 1 is upright."""
+
+
+def _upright(pixels: np.ndarray, data: bytes) -> np.ndarray:
+    if b"exif" not in data[:EXIF_REACH].lower():
+        return pixels
+    from PIL import ExifTags, Image
+
+    try:
+        with Image.open(io.BytesIO(data)) as picture:
+            turn = UPRIGHT.get(picture.getexif().get(ExifTags.Base.Orientation, 1))
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):  # decodes, but its notes do not
+        return pixels
+    return pixels if turn is None else np.ascontiguousarray(turn(pixels))
+
+
+EXIF_REACH = 1 << 16
+"""Bytes in which a file says whether it has such notes."""
 
 
 @dataclass(frozen=True)
