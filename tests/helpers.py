@@ -1,5 +1,6 @@
 """A small stand-in for KolektorSDD: the same folders and file names, tiny pictures."""
 
+import shutil
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ HEIGHT, WIDTH = 26, 10
 BOX = (slice(5, 9), slice(2, 7))
 """Where the defect of a defective image is: 4 x 5 = 20 pixels."""
 
+CHROMIUM = shutil.which("chromium")
 CHROMIUM_FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-sync", "--no-first-run"]
 CHROMIUM_FLAGS.extend(["--disable-background-networking", "--disable-component-update"])
 

@@ -3,14 +3,13 @@
 import base64
 import io
 import re
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import numpy as np
 import pytest
-from helpers import CHROMIUM_FLAGS, write_image
+from helpers import CHROMIUM, write_image
 from PIL import Image
 from web_helpers import BROKEN_WIDTH, UNWANTED_WIDTH, FakeDetector, Running, card, encoded, free_port, running, spotted
 
@@ -22,7 +21,6 @@ from anomaly_seg.detector.demo import MAX_SAMPLES, Sample, create_app, generated
 from anomaly_seg.detector.upload import Limits
 
 sync_api = pytest.importorskip("playwright.sync_api")
-CHROMIUM = shutil.which("chromium")
 sync_api.expect.set_options(timeout=20_000)  # the machine may be busy
 browser_test = pytest.mark.skipif(CHROMIUM is None, reason="needs chromium on the PATH")
 LIMITS = Limits(max_bytes=200_000, max_pixels=90_000)
@@ -156,14 +154,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     with running(app) as server:
         server.detectors = detectors
         yield server
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator["sync_api.Browser"]:
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_FLAGS)
-        yield browser
-        browser.close()
 
 
 def open_page(browser, server: Running, width: int, height: int):

@@ -1,18 +1,16 @@
 """The page in headless Chromium, offline: what the slider shows against counts worked out by hand."""
 
 import math
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from fake_runs import write_run
-from helpers import CHROMIUM_FLAGS
+from helpers import CHROMIUM
 
 from anomaly_seg.report import build
 
 sync_api = pytest.importorskip("playwright.sync_api")
-CHROMIUM = shutil.which("chromium")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs chromium on the PATH")
 LABELS = [0, 0, 1, 1]
 LONG = "a_very_long_name_of_a_variant_without_a_single_space_in_it"
@@ -28,14 +26,6 @@ def html(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for fold in (0, 1):
             write_run(root, [0.1, 0.2, 0.8, 0.9], LABELS, fold=fold, model="seg_dec", variant=LONG, **about)
     return build(root).html
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator["sync_api.Browser"]:
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_FLAGS)
-        yield browser
-        browser.close()
 
 
 def open_page(browser, html: Path, width: int, height: int):

@@ -197,6 +197,7 @@ class TestRefusals:
         ("override", "says"),
         [
             ("seed=-1", "seed=-1: use a whole number from 0"),
+            ("trainer.precision=16-mixed trainer.gradient_clip_val=1", "set optimizer.fused=false"),
             ("seed=4294967296", "seed=4294967296"),
             ("seed=x", "seed=x"),
             ("epochs=0", "epochs=0: use a whole number, 1 or more"),
@@ -218,7 +219,7 @@ class TestRefusals:
     )
     def test_a_value_out_of_range_is_named(self, usual: DictConfig, override: str, says: str) -> None:
         with pytest.raises(InputError, match=says):
-            run(OmegaConf.merge(usual, OmegaConf.from_dotlist([override])))
+            run(OmegaConf.merge(usual, OmegaConf.from_dotlist(override.split())))
 
     def test_a_missing_loss_is_named(self, usual: DictConfig) -> None:
         phases = [{"name": "all", "length": 1.0, "train": [], "weights": {"f9": 1.0}}]
