@@ -11,6 +11,10 @@ from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
 
 import pytest  # noqa: E402
+from hypothesis import settings  # noqa: E402
+
+settings.register_profile("project", deadline=None)  # a busy machine fails no test
+settings.load_profile("project")
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -57,7 +57,7 @@ def test_values_and_gradients_are_those_of_the_direct_convolution(
         assert relative(got.double(), reference) < 1e-5
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(
     st.integers(1, 3),
     st.integers(1, 5),

@@ -75,7 +75,7 @@ class TestPrepare:
         got = prepared(image, 3, 4, method="nearest")
         assert got.tolist() == image[[0, 2, 4]][:, [0, 1, 2, 3]].tolist()  # floor(i * 7 / 3), floor(i * 5 / 4)
 
-    @settings(max_examples=25, deadline=None)
+    @settings(max_examples=25)
     @given(SIDE, SIDE, st.sampled_from(["area", "nearest"]), st.sampled_from([1, 3]))
     def test_padding_keeps_the_aspect_as_in_training(self, h: int, w: int, method: str, channels: int) -> None:
         (image,) = pictures(3, (h, w, 3))
@@ -85,7 +85,7 @@ class TestPrepare:
         assert np.abs(got - expected).max() <= 1  # a few by one level; of a thin strip the padding repeats them
         assert abs(np.mean(got - expected)) <= 0.25
 
-    @settings(max_examples=40, deadline=None)
+    @settings(max_examples=40)
     @example(16, 16, 0)
     @given(st.integers(8, 60), st.integers(8, 60), st.integers(0, 2**32))
     def test_averages_are_rounded_exactly(self, h: int, w: int, seed: int) -> None:

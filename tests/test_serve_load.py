@@ -209,7 +209,7 @@ SCHEMA = schemathesis.openapi.from_asgi("/openapi.json", create_app(FakeDetector
 
 
 @SCHEMA.parametrize()
-@settings(max_examples=25, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=25, derandomize=True, suppress_health_check=list(HealthCheck))
 def test_fuzzed_requests_get_documented_answers(case: schemathesis.Case) -> None:
     # The schema cannot say what makes bytes an image, so it cannot say which must be accepted.
     case.call_and_validate(excluded_checks=[positive_data_acceptance])
