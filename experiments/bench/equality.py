@@ -134,23 +134,29 @@ def untrained(member: Member, count: int) -> dict[str, Any]:
     return {"images": count, "scores": scores["torch.export"].tolist(), "runtimes": rows}
 
 
+def about() -> dict[str, Any]:
+    return {"environment": describe().model_dump()}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("runs", type=Path, nargs="+", help="folder with one trained run for each fold")
     parser.add_argument("--paper", type=int, default=0, help="images at paper scale, random weights")
     parser.add_argument("--int8", action="store_true", help="8-bit models too")
     parser.add_argument("--only-paper", action="store_true", help="leave the trained runs out")
+    parser.add_argument("--add", action="store_true", help="keep what stands in the JSON of other networks")
     parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".json"), help="where the JSON goes")
     options = parser.parse_args()
     facts: dict[str, Any] = {"what": __doc__.splitlines()[0], "trained": {}, "paper_scale": {}}
+    if options.add:
+        facts = json.loads(options.out.read_text(encoding="utf-8"))
     for folder in options.runs:
         name = read_members(folder)[0].result.run.model
         if not options.only_paper:
-            facts["trained"][name] = trained(folder, options.int8)
+            facts["trained"][name] = trained(folder, options.int8) | about()
         if options.paper:
-            facts["paper_scale"][name] = untrained(read_members(folder)[0], options.paper)
-        text = json.dumps(facts | {"environment": describe().model_dump()}, indent=2)
-        options.out.write_text(f"{text}\n", encoding="utf-8")
+            facts["paper_scale"][name] = untrained(read_members(folder)[0], options.paper) | about()
+        options.out.write_text(f"{json.dumps(facts, indent=2)}\n", encoding="utf-8")
     print(json.dumps({key: facts[key] for key in ("trained", "paper_scale")}, indent=1))
 
 
