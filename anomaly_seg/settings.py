@@ -37,8 +37,8 @@ def check(settings: Mapping[str, Any]) -> None:
         raise InputError(f"dilation={dilation}: use 0 (as drawn) or an odd number such as 5, 9, 13 or 17")
     if not isinstance(settings["fold"], int):
         raise InputError(f"fold={settings['fold']}: use a whole number; several folds need -m")
-    trainer = settings["trainer"]
-    if trainer["precision"] == "16-mixed" and trainer["gradient_clip_val"] and settings["optimizer"].get("fused"):
+    trainer, optimizer = settings.get("trainer", {}), settings.get("optimizer", {})  # `check` has neither
+    if trainer.get("precision") == "16-mixed" and trainer.get("gradient_clip_val") and optimizer.get("fused"):
         raise InputError(
             "trainer.gradient_clip_val with trainer.precision=16-mixed: a fused optimiser scales gradients itself, so "
             "they cannot be clipped; set optimizer.fused=false, or use trainer.precision=bf16-mixed"
