@@ -50,6 +50,7 @@ def run(config: DictConfig) -> Path:
     """
     chosen: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
     settings.check(chosen)
+    settings.check_trainer(chosen)
     _quiet()
     chosen["trainer"]["precision"] = _precision(chosen["trainer"])
     folder = Path(chosen["output_dir"]) / chosen["run_name"]

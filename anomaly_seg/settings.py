@@ -26,7 +26,7 @@ def check(settings: Mapping[str, Any]) -> None:
     """Refuse values that no run can have.
 
     Raises:
-        InputError: seed, epochs or dilation out of range, or a trainer that cannot do what it is told.
+        InputError: seed, epochs, dilation or fold out of range.
     """
     seed, epochs, dilation = settings["seed"], settings["epochs"], settings["dilation"]
     if not isinstance(seed, int) or not 0 <= seed < 2**32:
@@ -37,8 +37,12 @@ def check(settings: Mapping[str, Any]) -> None:
         raise InputError(f"dilation={dilation}: use 0 (as drawn) or an odd number such as 5, 9, 13 or 17")
     if not isinstance(settings["fold"], int):
         raise InputError(f"fold={settings['fold']}: use a whole number; several folds need -m")
-    trainer, optimizer = settings.get("trainer", {}), settings.get("optimizer", {})  # `check` has neither
-    if trainer.get("precision") == "16-mixed" and trainer.get("gradient_clip_val") and optimizer.get("fused"):
+
+
+def check_trainer(settings: Mapping[str, Any]) -> None:
+    """Raises InputError for what Lightning's trainer cannot do."""
+    trainer = settings["trainer"]
+    if trainer["precision"] == "16-mixed" and trainer["gradient_clip_val"] and settings["optimizer"].get("fused"):
         raise InputError(
             "trainer.gradient_clip_val with trainer.precision=16-mixed: a fused optimiser scales gradients itself, so "
             "they cannot be clipped; set optimizer.fused=false, or use trainer.precision=bf16-mixed"

@@ -1,7 +1,6 @@
 """MLflow: what a sweep leaves in its SQLite file, and its UI in a browser."""
 
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -12,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from helpers import CHROMIUM
 from mlflow.tracking import MlflowClient
 from tiny_runs import tiny_config
 
@@ -19,8 +19,6 @@ from anomaly_seg.loggers import summary
 from anomaly_seg.results import read_result
 from anomaly_seg.run import run
 from anomaly_seg.settings import relevant
-
-CHROMIUM = shutil.which("chromium")
 
 
 @pytest.fixture(scope="module")
@@ -85,20 +83,17 @@ def ui(tracked: Path) -> Iterator[str]:
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="needs the system's Chromium")
-def test_ui_shows_the_runs(ui: str, tracked: Path, tmp_path: Path) -> None:
-    from playwright.sync_api import expect, sync_playwright
+def test_ui_shows_the_runs(browser, ui: str, tracked: Path, tmp_path: Path) -> None:
+    from playwright.sync_api import expect
 
     client = MlflowClient(f"sqlite:///{tracked}/mlflow.db")
     experiment = client.get_experiment_by_name("train")
     assert experiment is not None
-    switches = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=[*switches, "--disable-sync"])
-        page = browser.new_page(viewport={"width": 1400, "height": 900})
-        page.route("**/*", lambda route: route.continue_() if ui in route.request.url else route.abort())
-        page.goto(f"{ui}/#/experiments/{experiment.experiment_id}/runs")
-        for fold in (0, 1):
-            name = f"train/synthetic/one_stage/D9/fold{fold}/seed0"
-            expect(page.get_by_text(name).first).to_be_visible(timeout=60_000)
-        page.screenshot(path=str(Path(os.environ.get("ANOMALY_SEG_SCREENSHOTS", tmp_path)) / "mlflow.png"))
-        browser.close()
+    page = browser.new_page(viewport={"width": 1400, "height": 900})
+    page.route("**/*", lambda route: route.continue_() if ui in route.request.url else route.abort())
+    page.goto(f"{ui}/#/experiments/{experiment.experiment_id}/runs")
+    for fold in (0, 1):
+        name = f"train/synthetic/one_stage/D9/fold{fold}/seed0"
+        expect(page.get_by_text(name).first).to_be_visible(timeout=60_000)
+    page.screenshot(path=str(Path(os.environ.get("ANOMALY_SEG_SCREENSHOTS", tmp_path)) / "mlflow.png"))
+    page.close()

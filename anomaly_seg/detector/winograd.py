@@ -1,8 +1,5 @@
 """5x5 convolutions with two fifths of the multiplications: Winograd's minimal filtering along rows."""
 
-from collections.abc import Sequence
-from fractions import Fraction
-
 import numpy as np
 import torch
 import torch.nn.functional as nnf
@@ -11,7 +8,7 @@ from torch import Tensor, nn
 
 STEP, TAPS = 4, 5
 LENGTH = STEP + TAPS - 1
-POINTS = (0, 1, -1, 2, -2, Fraction(1, 2), Fraction(-1, 2))
+POINTS = (0.0, 1.0, -1.0, 2.0, -2.0, 0.5, -0.5)
 """Where the polynomials are evaluated, besides infinity: small numbers and their inverses lose the fewest digits."""
 
 
@@ -65,31 +62,13 @@ class WinogradConv(nn.Module):
 def matrices() -> tuple[Float[np.ndarray, "8 8"], Float[np.ndarray, "8 5"], Float[np.ndarray, "4 8"]]:
     """Of y = out @ ((kernel @ g) * (into @ d)) with y_j = sum over k of g_k d_(j + k).
 
-    Toom and Cook's product of two polynomials by their values at `POINTS`, transposed. Exact until the last line.
+    Toom and Cook's product of two polynomials by their values at `POINTS`, transposed.
     """
-    inverse = _inverse(_powers(LENGTH))
-    scale = [max(abs(row[i]) for row in inverse) for i in range(LENGTH)]  # balances data's and kernel's sizes
-    into = [[inverse[j][i] / scale[i] for j in range(LENGTH)] for i in range(LENGTH)]
-    kernel = [[value * scale[i] for value in row] for i, row in enumerate(_powers(TAPS))]
-    out = [list(column) for column in zip(*_powers(STEP), strict=True)]
-    return np.array(into, float), np.array(kernel, float), np.array(out, float)
+    inverse = np.linalg.inv(_powers(LENGTH))
+    scale = np.abs(inverse).max(axis=0)  # balances data's and kernel's sizes
+    return (inverse / scale).T, _powers(TAPS) * scale[:, None], _powers(STEP).T
 
 
-def _powers(count: int) -> list[list[Fraction]]:
-    """Values of the monomials up to `count` at the points; at infinity that is the leading coefficient."""
-    finite = [[Fraction(point) ** k for k in range(count)] for point in POINTS]
-    return [*finite, [Fraction(int(k == count - 1)) for k in range(count)]]
-
-
-def _inverse(matrix: Sequence[Sequence[Fraction]]) -> list[list[Fraction]]:
-    """Gauss and Jordan, in fractions."""
-    n = len(matrix)
-    rows = [[*row, *(Fraction(int(i == j)) for j in range(n))] for i, row in enumerate(matrix)]
-    for i in range(n):
-        pivot = next(k for k in range(i, n) if rows[k][i])
-        rows[i], rows[pivot] = rows[pivot], rows[i]
-        rows[i] = [value / rows[i][i] for value in rows[i]]
-        for k in range(n):
-            if k != i:
-                rows[k] = [a - rows[k][i] * b for a, b in zip(rows[k], rows[i], strict=True)]
-    return [row[n:] for row in rows]
+def _powers(count: int) -> Float[np.ndarray, "8 count"]:
+    """Values of the first `count` monomials at the points; at infinity that is the leading coefficient."""
+    return np.vstack([np.vander(POINTS, count, increasing=True), np.eye(count)[-1]])

@@ -19,15 +19,15 @@ import torch
 from tqdm import tqdm
 
 from anomaly_seg import metrics, thresholds
-from anomaly_seg.detector import formats, int8, runtimes
+from anomaly_seg.detector import formats, int8
 from anomaly_seg.detector.export import seal
 from anomaly_seg.detector.int8 import Pictures, find_pictures
 from anomaly_seg.detector.lighten import lighten
+from anomaly_seg.detector.load import KINDS
 from anomaly_seg.detector.members import Member, build_network, held_out, read_members
 from anomaly_seg.detector.sealed import Prepare, Sealed
 from anomaly_seg.environment import describe
 
-OPENERS = {"torch": runtimes.open_torch, "onnx": runtimes.open_onnx, "openvino": runtimes.open_openvino}
 FAINT = 1e-6
 """Below it a score is compared by difference: a product of sigmoids loses its last digits on the way to 1e-12."""
 PAPER = (1408, 512)
@@ -56,15 +56,14 @@ def score(models: Models, names: list[str], images: Sequence[np.ndarray], what: 
         for number, (name, (model, kind)) in enumerate(models.items()):
             path = Path(folder) / f"{number}{formats.SUFFIX[kind]}"
             formats.write(model, kind, names, "{}", path)
-            infer = OPENERS[kind](path).infer
+            infer = KINDS[path.suffix](path).infer
             bar = tqdm(images, desc=f"{what}, {name}")
             found[name] = np.array([float(infer(image[None])["score"][0]) for image in bar])
     return found
 
 
-def trained(folder: Path, with_int8: bool) -> dict[str, Any]:
-    """Rows by runtime of the runs in a folder, each on its own test images, pooled."""
-    members = read_members(folder)
+def trained(members: list[Member], with_int8: bool) -> dict[str, Any]:
+    """Rows by runtime of the runs of one network, each on its own test images, pooled."""
     reported = held_out(members)
     limit = thresholds.best_f(reported.score, reported.label)
     scores: dict[int, Scores] = {}
@@ -134,16 +133,11 @@ def untrained(member: Member, count: int) -> dict[str, Any]:
     return {"images": count, "scores": scores["torch.export"].tolist(), "runtimes": rows}
 
 
-def about() -> dict[str, Any]:
-    return {"environment": describe().model_dump()}
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("runs", type=Path, nargs="+", help="folder with one trained run for each fold")
     parser.add_argument("--paper", type=int, default=0, help="images at paper scale, random weights")
     parser.add_argument("--int8", action="store_true", help="8-bit models too")
-    parser.add_argument("--only-paper", action="store_true", help="leave the trained runs out")
     parser.add_argument("--add", action="store_true", help="keep what stands in the JSON of other networks")
     parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".json"), help="where the JSON goes")
     options = parser.parse_args()
@@ -151,11 +145,11 @@ def main() -> None:
     if options.add:
         facts = json.loads(options.out.read_text(encoding="utf-8"))
     for folder in options.runs:
-        name = read_members(folder)[0].result.run.model
-        if not options.only_paper:
-            facts["trained"][name] = trained(folder, options.int8) | about()
+        members = read_members(folder)
+        name, about = members[0].result.run.model, {"environment": describe().model_dump()}
+        facts["trained"][name] = trained(members, options.int8) | about
         if options.paper:
-            facts["paper_scale"][name] = untrained(read_members(folder)[0], options.paper) | about()
+            facts["paper_scale"][name] = untrained(members[0], options.paper) | about
         options.out.write_text(f"{json.dumps(facts, indent=2)}\n", encoding="utf-8")
     print(json.dumps({key: facts[key] for key in ("trained", "paper_scale")}, indent=1))
 

@@ -27,14 +27,13 @@ def image() -> np.ndarray:
 
 def open_file(path: Path) -> Callable[[], float]:
     """One run of a sealed model, which returns the score."""
-    from anomaly_seg.detector import runtimes
+    from anomaly_seg.detector.load import KINDS
 
     if path.suffix == ".pt2":
         import torch
 
         torch.set_num_threads(CORES)
-    opener = {".onnx": runtimes.open_onnx, ".xml": runtimes.open_openvino, ".pt2": runtimes.open_torch}[path.suffix]
-    infer, raw = opener(path, CORES).infer, image()
+    infer, raw = KINDS[path.suffix](path, CORES).infer, image()
     return lambda: float(infer(raw)["score"][0])
 
 
