@@ -8,6 +8,7 @@ import torch.nn.functional as nnf
 from torch import Tensor
 
 from anomaly_seg.errors import InputError
+from anomaly_seg.models.base import Network
 
 
 class Phase(NamedTuple):
@@ -105,3 +106,26 @@ def deep_supervision(
     terms = {name: binary_cross_entropy(logit, targets[name], positive_weight) for name, logit in logits.items()}
     total = torch.stack([weights[name] * term for name, term in terms.items()]).sum()
     return total, {name: term.detach() for name, term in terms.items()}
+
+
+def network_loss(
+    network: Network,
+    image: Tensor,
+    mask: Tensor,
+    label: Tensor,
+    weights: Mapping[str, float],
+    positive_weight: float = 1.0,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """`deep_supervision` of a network on a batch: the forward half of a training step, as one compilable function.
+
+    Args:
+        network: any.
+        image: (b, c, h, w) in [0, 1].
+        mask: (b, 1, h, w) of 0 and 1.
+        label: (b,) of 0 and 1.
+        weights: name of a logit -> weight of its loss; a logit of weight 0 is not computed.
+        positive_weight: see `binary_cross_entropy`.
+    """
+    logits = network.supervised(network(image), [name for name, weight in weights.items() if weight])
+    targets = {name: network.target(name, mask, label) for name in logits}
+    return deep_supervision(logits, targets, weights, positive_weight)

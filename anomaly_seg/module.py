@@ -1,8 +1,8 @@
 """The one LightningModule: it wraps any network with its losses, optimiser and phases."""
 
 import math
-from collections.abc import Mapping, Sequence
-from functools import cached_property
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache, cached_property
 from typing import Any
 
 import lightning as L
@@ -14,15 +14,31 @@ from torchmetrics.classification import BinaryAUROC, BinaryAveragePrecision, Bin
 from anomaly_seg.checkpoint import check_fits
 from anomaly_seg.data.datamodule import Batch
 from anomaly_seg.errors import InputError
-from anomaly_seg.losses import Phase, deep_supervision, phase_at
+from anomaly_seg.losses import Phase, network_loss, phase_at
 from anomaly_seg.models.base import Network
 from anomaly_seg.models.flips import FlipAverage
 
 OPTIMIZERS = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}
+CHECK_EVERY = 10
+"""Steps between looks at whether the losses are finite: each look waits for a GPU to finish what it was told to do."""
 
 
 class NotFiniteError(RuntimeError):
     """The loss became NaN or infinite."""
+
+
+@cache
+def make_loss(compiled: bool | str) -> Callable[..., tuple[Tensor, dict[str, Tensor]]]:
+    """`network_loss`, compiled if asked for: one function for all runs of a process, so that they share its code.
+
+    Args:
+        compiled: False; True (torch's default mode); or a mode of torch.compile.
+    """
+    if compiled is False:
+        return network_loss
+    # Each network, size and phase has code of its own; past torch's usual limit of 8 it would run uncompiled, unasked.
+    torch._dynamo.config.recompile_limit = max(64, torch._dynamo.config.recompile_limit)
+    return torch.compile(network_loss, mode=None if compiled is True else compiled, dynamic=False)
 
 
 class SegmentationModule(L.LightningModule):
@@ -39,6 +55,7 @@ class SegmentationModule(L.LightningModule):
         norm_momentum: weight of the newest batch in batch normalisation's running statistics. At batch size 1, torch's
             0.1 makes them those of about the last ten images.
         flip_average: whether to score by the mean over the image and its mirror images; training is untouched.
+        compiled: whether torch.compile makes the training step, or in which of its modes.
     """
 
     def __init__(
@@ -52,6 +69,7 @@ class SegmentationModule(L.LightningModule):
         average: float = 0.0,
         norm_momentum: float = 0.1,
         flip_average: bool = False,
+        compiled: bool | str = False,
     ) -> None:
         super().__init__()
         if not 0 <= average < 1:
@@ -67,22 +85,24 @@ class SegmentationModule(L.LightningModule):
         self.layout = torch.channels_last if channels_last else torch.contiguous_format
         self.decay, self.flip_average = average, flip_average
         self.last_loss = float("nan")  # mean over the last finished epoch; a run that is resumed after it knows it too
-        self.averaged = torch.optim.swa_utils.AveragedModel(network, avg_fn=self._average) if average else None
+        self.averaged = torch.optim.swa_utils.AveragedModel(network, multi_avg_fn=self._average) if average else None
+        self.loss = make_loss(compiled)
+        self.unchecked: list[tuple[int, Tensor, dict[str, Tensor]]] = []  # step, images, losses on the device
         self.network.to(memory_format=self.layout)  # type: ignore[call-overload]
         self._check_parts()
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
-        phase = self.phase
-        output = self.network(batch.image.contiguous(memory_format=self.layout))
-        logits = self.network.supervised(output, [name for name, weight in phase.weights.items() if weight])
-        targets = {name: self.network.target(name, batch.mask, batch.label) for name in logits}
-        loss, terms = deep_supervision(logits, targets, phase.weights, self.positive_weight)
-        if not torch.isfinite(loss):
-            raise NotFiniteError(self._not_finite(batch, terms))
-        self.log("loss", loss.detach(), on_step=False, on_epoch=True, prog_bar=True, batch_size=len(batch.label))
-        self.log_dict(
-            {f"loss/{k}": v for k, v in terms.items()}, on_step=False, on_epoch=True, batch_size=len(batch.label)
-        )
+        image = batch.image.contiguous(memory_format=self.layout)
+        weights = self.phase.weights
+        loss, terms = self.loss(self.network, image, batch.mask, batch.label, weights, self.positive_weight)
+        # Copies, for a CUDA graph writes the next step's losses into the same memory.
+        losses = {"loss": loss.detach().clone()} | {f"loss/{name}": term.clone() for name, term in terms.items()}
+        self.unchecked.append((self.global_step, batch.index, losses))
+        if len(self.unchecked) == CHECK_EVERY:
+            self._check_finite()
+        self.log("loss", losses["loss"], on_step=False, on_epoch=True, prog_bar=True, batch_size=len(batch.label))
+        terms = {name: value for name, value in losses.items() if name != "loss"}
+        self.log_dict(terms, on_step=False, on_epoch=True, batch_size=len(batch.label))
         return loss
 
     @property
@@ -121,7 +141,8 @@ class SegmentationModule(L.LightningModule):
         if self.averaged is not None:
             self.averaged.update_parameters(self.network)
 
-    def on_train_epoch_end(self) -> None:
+    def on_train_epoch_end(self) -> None:  # Lightning writes the checkpoint after this
+        self._check_finite()
         self.last_loss = float(self.trainer.callback_metrics["loss"])
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -177,15 +198,22 @@ class SegmentationModule(L.LightningModule):
                     f"model.phases, '{phase.name}': no part {sorted(unknown)}; choose from {sorted(parts)}"
                 )
 
-    def _average(self, average: Tensor, current: Tensor, count: Tensor | int) -> Tensor:
+    def _average(self, average: Sequence[Tensor], current: Sequence[Tensor], count: Tensor | int) -> None:
         # As tf.train.ExponentialMovingAverage: early on a smaller decay, or the start would dominate a short run.
-        decay = min(self.decay, (1 + int(count)) / (10 + int(count)))
-        return torch.lerp(current, average, decay)
+        n = int(count)
+        decay = min(self.decay, (1 + n) / (10 + n))
+        for mean, value in zip(average, current, strict=True):
+            mean.copy_(torch.lerp(value, mean, decay))
 
-    def _not_finite(self, batch: Batch, terms: dict[str, Tensor]) -> str:
-        names = [self.image_names[i] if self.image_names else str(i) for i in batch.index.tolist()]
-        values = ", ".join(f"{k} {v.item():g}" for k, v in terms.items())
-        return (
-            f"loss is not finite at step {self.global_step}, image {', '.join(names)} ({values}): "
+    def _check_finite(self) -> None:
+        """Raises NotFiniteError, naming the first step since the last check with a loss not finite, and its images."""
+        unchecked, self.unchecked = self.unchecked, []
+        if not unchecked or torch.stack([losses["loss"] for _, _, losses in unchecked]).isfinite().all():
+            return
+        step, index, losses = next(entry for entry in unchecked if not entry[2]["loss"].isfinite())
+        names = [self.image_names[i] if self.image_names else str(i) for i in index.tolist()]
+        values = ", ".join(f"{name.removeprefix('loss/')} {v.item():g}" for name, v in losses.items() if name != "loss")
+        raise NotFiniteError(
+            f"loss is not finite at step {step}, image {', '.join(names)} ({values}): "
             "look at that image and mask, lower optimizer.lr, or set trainer.gradient_clip_val=1"
         )

@@ -214,9 +214,9 @@ def make_network(chosen: dict[str, Any], data: FoldDataModule) -> Network:
 
 
 def make_module(chosen: dict[str, Any], data: FoldDataModule) -> SegmentationModule:
-    """The network, compiled if asked for, in its LightningModule."""
+    """The network in its LightningModule."""
     model, network = chosen["model"], make_network(chosen, data)
-    module = SegmentationModule(
+    return SegmentationModule(
         network,
         make_phases(model["phases"]),
         chosen["optimizer"],
@@ -226,10 +226,8 @@ def make_module(chosen: dict[str, Any], data: FoldDataModule) -> SegmentationMod
         average=model["average"],
         norm_momentum=model["norm_momentum"],
         flip_average=model["flip_average"],
+        compiled=chosen["trainer"]["compile"],
     )
-    if chosen["trainer"]["compile"]:
-        network.compile()
-    return module
 
 
 def make_trainer(chosen: dict[str, Any], folder: Path, logger: RunLogger, timer: Timer) -> L.Trainer:

@@ -21,6 +21,9 @@ LATER = {
 }  # fmt: skip
 """Keys that the first runs did not have, and what they ran with: at that value a key makes no difference."""
 
+COMPILE_MODES = ("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")
+"""torch.compile's documented modes."""
+
 
 def check(settings: Mapping[str, Any]) -> None:
     """Refuse values that no run can have.
@@ -47,6 +50,8 @@ def check_trainer(settings: Mapping[str, Any]) -> None:
             "trainer.gradient_clip_val with trainer.precision=16-mixed: a fused optimiser scales gradients itself, so "
             "they cannot be clipped; set optimizer.fused=false, or use trainer.precision=bf16-mixed"
         )
+    if not isinstance(trainer["compile"], bool) and trainer["compile"] not in COMPILE_MODES:
+        raise InputError(f"trainer.compile={trainer['compile']}: choose false, true or {', '.join(COMPILE_MODES)}")
 
 
 def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -1,12 +1,15 @@
 """The LightningModule: phases, freezing, averaging, schedules, and what it refuses."""
 
 import math
+from pathlib import Path
 from typing import Any
 
 import lightning as L
 import pytest
 import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import DataLoader
 
 from anomaly_seg.checkpoint import check_fits
@@ -47,10 +50,13 @@ def one_stage(**more: Any) -> SegmentationModule:
 
 
 def fit(module: SegmentationModule, data: Pictures, epochs: int = 1, callbacks: list = (), **more: Any) -> L.Trainer:
-    trainer = L.Trainer(
-        max_epochs=epochs, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
-        enable_model_summary=False, callbacks=list(callbacks), **more,
-    )  # fmt: skip
+    quiet = {
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+    }
+    trainer = L.Trainer(max_epochs=epochs, accelerator="cpu", callbacks=list(callbacks), **(quiet | more))
     trainer.fit(module, DataLoader(data))
     return trainer
 
@@ -75,6 +81,43 @@ def test_a_loss_that_is_not_a_number_stops_the_run_and_names_the_image() -> None
     module = one_stage(image_names=["part01/a", "part01/b", "part02/a", "part02/b"])
     with pytest.raises(NotFiniteError, match=r"step 2, image part02/a \(f1 nan, .*lower optimizer\.lr"):
         fit(module, Pictures(broken=2))
+
+
+def test_the_first_bad_step_is_told_and_nothing_later_is_saved(tmp_path: Path) -> None:
+    # Looks after the 10th and the 20th of 25 steps; the 14th image is broken, and every loss after it is bad.
+    module = one_stage()
+    saved = ModelCheckpoint(tmp_path, save_on_train_epoch_end=True)
+    with pytest.raises(NotFiniteError, match="step 13, image 13 "):
+        fit(module, Pictures(25, broken=13), callbacks=[saved], enable_checkpointing=True)
+    assert module.global_step == 19 and not [*tmp_path.iterdir()]
+
+
+def test_a_bad_last_step_is_found_before_the_checkpoint_is_written(tmp_path: Path) -> None:
+    saved = ModelCheckpoint(tmp_path, save_on_train_epoch_end=True)
+    with pytest.raises(NotFiniteError, match="step 11, image 11 "):
+        fit(one_stage(), Pictures(12, broken=11), callbacks=[saved], enable_checkpointing=True)
+    assert not [*tmp_path.iterdir()]
+
+
+class HostReads(TorchDispatchMode):
+    """Counts how often a number is read from a tensor: on a GPU each read waits for all that was asked of it."""
+
+    count = 0
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += function is torch.ops.aten._local_scalar_dense.default
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(("average", "each_step"), [(0.0, 0), (0.9, 3)])
+def test_training_hardly_waits_for_the_device(average: float, each_step: int) -> None:
+    reads = []
+    for steps in (20, 60):
+        with HostReads() as counter:
+            fit(one_stage(average=average, optimizer=ADAM | {"fused": True}), Pictures(steps), max_steps=steps)
+        reads.append(counter.count)
+    # 40 steps more are 4 looks at the losses more; torch's AveragedModel reads its counter, ours does once.
+    assert 4 <= reads[1] - reads[0] <= 4 + 40 * each_step
 
 
 def test_without_names_the_index_is_told() -> None:

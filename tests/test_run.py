@@ -19,7 +19,7 @@ from tiny_runs import tiny_config
 
 from anomaly_seg import results, settings
 from anomaly_seg.errors import InputError
-from anomaly_seg.module import SegmentationModule
+from anomaly_seg.module import SegmentationModule, make_loss
 from anomaly_seg.run import CHECKPOINT, run
 
 FILES = {"config.yaml", "scores.csv", "pixels.csv", "result.json", "metrics.csv", CHECKPOINT, "pictures"}
@@ -198,6 +198,7 @@ class TestRefusals:
         [
             ("seed=-1", "seed=-1: use a whole number from 0"),
             ("trainer.precision=16-mixed trainer.gradient_clip_val=1", "set optimizer.fused=false"),
+            ("trainer.compile=fast", "trainer.compile=fast: choose false, true or default, reduce-overhead"),
             ("seed=4294967296", "seed=4294967296"),
             ("seed=x", "seed=x"),
             ("epochs=0", "epochs=0: use a whole number, 1 or more"),
@@ -327,11 +328,15 @@ def test_an_interrupted_run_says_so_and_hears_the_next_interrupt(
     assert results.read_result(run(configure("epochs=2"))).training.steps == 16
 
 
-def test_compile_is_asked_for(configure: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
-    compiled = []
-    monkeypatch.setattr(torch.nn.Module, "compile", lambda self, **options: compiled.append(type(self).__name__))
-    run(configure("trainer.compile=true"))
-    assert compiled == ["OneStage"]
+def test_the_settings_for_a_gpu_are_all_understood(configure: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    monkeypatch.setattr(torch, "compile", lambda function, **options: asked.append(options) or function)
+    make_loss.cache_clear()
+    folder = run(configure("trainer=gpu", "trainer.enable_progress_bar=false"))
+    make_loss.cache_clear()
+    assert [options["mode"] for options in asked] == ["reduce-overhead"]
+    chosen = yaml.safe_load((folder / "config.yaml").read_text())["trainer"]
+    assert chosen["benchmark"] is True and chosen["precision"] in ("bf16-mixed", "32-true")
 
 
 def test_a_debug_run_goes_through_everything_in_two_steps(configure: Callable, tmp_path: Path, monkeypatch) -> None:

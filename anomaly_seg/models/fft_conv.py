@@ -145,12 +145,14 @@ class _FFTConv(torch.autograd.Function):
 
 
 class FFTConv2d(nn.Conv2d):
-    """``nn.Conv2d`` of stride 1 with an odd kernel and zero "same" padding, computed in the frequency domain.
+    """``nn.Conv2d`` of stride 1 with an odd kernel and zero "same" padding, computed in the frequency domain on a CPU.
 
-    Same parameters and state_dict; maps ([B,] in_channels, H, W) of any size to out_channels. Float64 is computed in
-    float64, all else in float32 and returned in the input's dtype, also under autocast. Evaluation without gradients
-    keeps the weight's spectrum and a copy of the weight (together 5 to 6 times its size) until the weight differs from
-    the copy or gradients are recorded. RuntimeError: wrong input shape or (no autocast) dtype; second derivatives.
+    Anywhere else it is ``nn.Conv2d``: at the paper's size a step here is 6,709 small operations (counted), which take a
+    GPU longer to be told of than its whole training step should last. Same parameters and state_dict; maps
+    ([B,] in_channels, H, W) of any size to out_channels. Float64 is computed in float64, all else in float32 and
+    returned in the input's dtype, also under autocast. Evaluation without gradients keeps the weight's spectrum and a
+    copy of the weight (together 5 to 6 times its size) until the weight differs from the copy or gradients are
+    recorded. RuntimeError: wrong input shape or (no autocast) dtype; second derivatives.
     """
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int, bias: bool = True) -> None:
@@ -177,6 +179,10 @@ class FFTConv2d(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """([B,] in_channels, H, W) to ([B,] out_channels, H, W)."""
+        return self._by_spectra(x) if x.device.type == "cpu" else super().forward(x)
+
+    @torch.compiler.disable  # torch.compile would unroll its loops over tiles: minutes, and nothing gained
+    def _by_spectra(self, x: Tensor) -> Tensor:
         autocast = torch.is_autocast_enabled(x.device.type)
         if x.dim() not in (3, 4) or x.shape[-3] != self.in_channels or not (autocast or x.dtype == self.weight.dtype):
             raise RuntimeError(f"{x.dtype} input {tuple(x.shape)} does not fit a {self.weight.dtype} {self}")

@@ -1,11 +1,13 @@
 """Milliseconds a training step, batch 1: the plain eager implementation against this project's settings.
 
 Every variant is the same network from the same seed, given the same image: forward, losses of the configuration,
-backward, Adam. Rounds go through all variants in turn, so that whatever slows the machine slows them alike. Not timed:
-data, logging (see data_path.py, and `anomaly-seg train --profile` for a whole step).
+backward, Adam; with --inference forward, maps and scores, without gradients. Rounds go through all variants in turn, so
+that whatever slows the machine slows them alike. Not timed: data, logging (see data_path.py, and `anomaly-seg train
+--profile` for a whole step).
 
     python experiments/bench/train_step.py --scale laptop --threads 2
     python experiments/bench/train_step.py --scale paper --device cuda
+    python experiments/bench/train_step.py --scale paper --device cuda --inference
 """
 
 import argparse
@@ -20,11 +22,14 @@ from typing import Any
 import numpy as np
 import torch
 from hydra.utils import instantiate
+from torch import Tensor
 from tqdm import tqdm
 
 from anomaly_seg.cli import config_folder
 from anomaly_seg.environment import describe
-from anomaly_seg.losses import deep_supervision, make_phases
+from anomaly_seg.losses import make_phases
+from anomaly_seg.models.base import Network
+from anomaly_seg.module import make_loss
 from anomaly_seg.sweep import compose
 
 MODELS = ("one_stage", "seg_dec", "unet")
@@ -42,45 +47,35 @@ def variants(model: str, device: str) -> dict[str, dict[str, Any]]:
     """Settings by name: the whole ladder for One-Stage, its ends for the others; on a GPU, compiled on top."""
     steps, chosen = dict(PLAIN), {}
     for name, change in LADDER.items():
-        if name == "fft" and (device == "cuda" or model == "unet"):  # a GPU's direct convolution is fast; no 15x15
+        if name == "fft" and (device == "cuda" or model == "unet"):  # a GPU always convolves directly; no 15x15
             continue
         steps |= change
         chosen[name] = dict(steps)
     if device == "cuda":
         chosen["compiled"] = steps | {"compile": True}
+        chosen["graphs"] = steps | {"compile": "reduce-overhead"}
     ends = ("plain", list(chosen)[-1])
     return chosen if model == "one_stage" else {name: chosen[name] for name in ends}
 
 
-def make_step(model: str, scale: str, device: str, how: dict[str, Any]) -> Callable[[], float]:
+def make_step(model: str, options: argparse.Namespace, how: dict[str, Any]) -> Callable[[], float]:
     """A function that takes one step and returns its seconds."""
     torch.manual_seed(0)
-    settings = compose(config_folder(), [f"model={model}", f"scale={scale}"])
+    settings, device = compose(config_folder(), [f"model={model}", f"scale={options.scale}"]), options.device
     arguments = dict(settings.model.network) | {"head_bias": -5.0}
     if "large_kernel" in arguments:
         arguments["large_kernel"] = how["large_kernel"]
     layout = torch.channels_last if how["channels_last"] else torch.contiguous_format
     network = instantiate(arguments).to(device, memory_format=layout)
-    phase = make_phases(settings.model.phases)[0]
     size = (1, 1, settings.scale.height, settings.scale.width)
     image = torch.rand(size).to(device).contiguous(memory_format=layout)
-    mask = torch.zeros(size, device=device)
-    mask[..., 100:140, 60:70] = 1
-    label = torch.ones(1, device=device)
-    optimizer = torch.optim.Adam(network.parameters(), lr=0.001, fused=how["fused"])
-    if how["compile"]:
-        network.compile()
+    compute = (inference if options.inference else training)(network, image, settings.model.phases, how)
 
     def step() -> float:
         start = time.perf_counter()
         with torch.autocast(device, torch.bfloat16, enabled=how["bf16"]):
-            output = network(image)
-            logits = network.supervised(output, [name for name, weight in phase.weights.items() if weight])
-            targets = {name: network.target(name, mask, label) for name in logits}
-            loss, _ = deep_supervision(logits, targets, phase.weights)
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
+            finish = compute()
+        finish()
         if device == "cuda":
             torch.cuda.synchronize()
         return time.perf_counter() - start
@@ -88,10 +83,44 @@ def make_step(model: str, scale: str, device: str, how: dict[str, Any]) -> Calla
     return step
 
 
+def training(network: Network, image: Tensor, phases: Any, how: dict[str, Any]) -> Callable[[], Callable[[], None]]:
+    """Forward and losses; what it returns goes backward and steps."""
+    mask = torch.zeros_like(image)
+    mask[..., 100:140, 60:70] = 1
+    label, weights = torch.ones(1, device=image.device), make_phases(phases)[0].weights
+    optimizer = torch.optim.Adam(network.parameters(), lr=0.001, fused=how["fused"])
+    loss_of = make_loss(how["compile"])
+
+    def compute() -> Callable[[], None]:
+        loss, _ = loss_of(network, image, mask, label, weights)
+
+        def finish() -> None:
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+
+        return finish
+
+    return compute
+
+
+def inference(network: Network, image: Tensor, phases: Any, how: dict[str, Any]) -> Callable[[], Callable[[], None]]:
+    """Forward, maps and scores."""
+    network.eval()
+
+    @torch.no_grad()
+    def score() -> dict[str, Tensor]:
+        output = network(image)
+        return network.scores(output, network.maps(output))
+
+    mode = None if how["compile"] is True else how["compile"]
+    compute = torch.compile(score, mode=mode, dynamic=False) if how["compile"] else score
+    return lambda: compute() and (lambda: None)
+
+
 def measure(model: str, options: argparse.Namespace) -> dict[str, Any]:
     """Median and quartiles in ms by variant, and how many times as fast as plain."""
-    steps = {name: make_step(model, options.scale, options.device, how) for name, how in
-             variants(model, options.device).items()}  # fmt: skip
+    steps = {name: make_step(model, options, how) for name, how in variants(model, options.device).items()}
     times: dict[str, list[float]] = {name: [] for name in steps}
     for step in steps.values():
         for _ in range(options.warmup):
@@ -113,6 +142,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--scale", default="laptop")
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    parser.add_argument("--inference", action="store_true", help="time forward, maps and scores instead")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=21)
     parser.add_argument("--warmup", type=int, default=2)
@@ -122,11 +152,12 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     found = {model: measure(model, options) for model in options.models}
     peak = torch.cuda.max_memory_allocated() / 2**20 if options.device == "cuda" else None
-    about = {name: getattr(options, name) for name in ("scale", "device", "threads", "rounds", "warmup")}
+    about = {name: getattr(options, name) for name in ("scale", "device", "inference", "threads", "rounds", "warmup")}
     about["load_average"] = round(os.getloadavg()[0], 1)  # above the number of threads: others slowed this down
     about["peak_memory_mib"] = round(peak or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10)
     facts = {"what": __doc__.splitlines()[0], **about, "steps": found, "environment": describe().model_dump()}
-    out = options.out or Path(__file__).with_name(f"train_step_{options.scale}_{options.device}.json")
+    what = "inference" if options.inference else "train_step"
+    out = options.out or Path(__file__).with_name(f"{what}_{options.scale}_{options.device}.json")
     out.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
 
 
