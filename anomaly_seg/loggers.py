@@ -11,6 +11,7 @@ from lightning.pytorch.loggers import Logger
 
 from anomaly_seg import results, settings
 from anomaly_seg.errors import InputError
+from anomaly_seg.extras import missing
 from anomaly_seg.schema import Result
 
 
@@ -143,8 +144,7 @@ def make_logger(chosen: dict[str, Any], folder: Path, resumed: bool = False) -> 
     try:
         return makers[kind](chosen, folder, resumed)
     except ModuleNotFoundError as error:
-        extra = f"pip install 'anomaly-seg[{kind}]' (in a checkout: pip install -e '.[{kind}]')"
-        raise InputError(f"logger={kind} needs {error.name}: {extra}") from error
+        raise missing(error.name or kind, kind) from error
 
 
 def _csv(chosen: dict[str, Any], folder: Path, resumed: bool) -> RunLogger:

@@ -464,6 +464,6 @@ def test_annotations_of_another_size(tmp_path: Path) -> None:
 
 
 def test_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "pycocotools", None)
-    with pytest.raises(InputError, match=r"pip install 'anomaly-seg\[annotations\]'"):
+    monkeypatch.setitem(sys.modules, "pycocotools.mask", None)
+    with pytest.raises(InputError, match=r"the package .pycocotools.: pip install .anomaly-seg\[annotations\]"):
         from_coco(tmp_path, coco([BOX]))

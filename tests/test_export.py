@@ -312,7 +312,7 @@ class TestReadingRuns:
 
     def test_a_missing_extra_is_named(self, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(__import__("sys").modules, "onnxscript", None)
-        with pytest.raises(InputError, match=r"onnxscript is not installed; pip install 'anomaly-seg\[onnx\]'"):
+        with pytest.raises(InputError, match=r"needs the package 'onnxscript': pip install 'anomaly-seg\[onnx\]'"):
             export(options(run, to="onnx"))
 
     def test_a_place_that_takes_no_file(self, run: Path) -> None:

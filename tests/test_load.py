@@ -273,7 +273,7 @@ class TestFilesThatCannotBeUsed:
         self, kind: str, module: str, extra: str, models: dict[str, Path], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setitem(sys.modules, module, None)
-        with pytest.raises(InputError, match=rf"{module} is not installed; pip install 'anomaly-seg\[{extra}\]'"):
+        with pytest.raises(InputError, match=rf"needs the package '{module}': pip install 'anomaly-seg\[{extra}\]'"):
             load(models[kind])
 
 

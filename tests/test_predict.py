@@ -596,4 +596,4 @@ def test_watch_ends_on_ctrl_c_with_everything_written(run, parts: Path, capsys) 
 def test_watch_without_its_library(run, parts: Path, monkeypatch, capsys) -> None:
     monkeypatch.setitem(sys.modules, "watchfiles", None)
     assert run("parts", "--watch") == 2
-    assert "--watch needs watchfiles: pip install 'anomaly-seg[watch]'" in capsys.readouterr().err
+    assert "needs the package 'watchfiles': pip install 'anomaly-seg[watch]'" in capsys.readouterr().err

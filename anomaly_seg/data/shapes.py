@@ -7,11 +7,12 @@ Coordinates are pixels from the top left corner of the image, x to the right, y 
 import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from types import ModuleType
+from typing import Any
 
 import numpy as np
 
 from anomaly_seg.errors import InputError
+from anomaly_seg.extras import imported
 
 FAR = 100_000
 """No coordinate is further than this from the image: a larger one is an error in the file, and costs memory."""
@@ -207,9 +208,5 @@ def runs_of(text: str) -> list[int]:
     return runs
 
 
-def _masks() -> ModuleType:
-    try:
-        from pycocotools import mask
-    except ImportError as error:
-        raise InputError("annotations need pycocotools: pip install 'anomaly-seg[annotations]'") from error
-    return mask
+def _masks() -> Any:
+    return imported("pycocotools.mask", "annotations")

@@ -17,8 +17,9 @@ from anomaly_seg.detector.load import load
 from anomaly_seg.detector.paths import SUFFIXES
 from anomaly_seg.detector.prediction import Detector
 from anomaly_seg.detector.upload import Limits, inspect
-from anomaly_seg.detector.web import limits_of, listen, need, run
+from anomaly_seg.detector.web import limits_of, listen, run
 from anomaly_seg.errors import InputError
+from anomaly_seg.extras import need
 
 MAX_SAMPLES = 12
 GENERATED_SIDE = 704

@@ -11,9 +11,10 @@ from typing import Any, Literal
 import torch
 from torch.export import Dim, ExportedProgram
 
-from anomaly_seg.detector.runtimes import CARD_KEY, OUTPUTS, need
+from anomaly_seg.detector.runtimes import CARD_KEY, OUTPUTS
 from anomaly_seg.detector.sealed import Sealed
 from anomaly_seg.errors import InputError
+from anomaly_seg.extras import imported
 
 Format = Literal["onnx", "openvino", "torch"]
 
@@ -36,7 +37,7 @@ def trace(sealed: Sealed, channels: int) -> ExportedProgram:
 
 def onnx_model(program: ExportedProgram, names: list[str]) -> Any:
     """The graph as an ONNX model in memory, its sizes by name."""
-    need("onnx", "onnx"), need("onnxscript", "onnx")
+    imported("onnx", "onnx"), imported("onnxscript", "onnx")
     logging.getLogger("torch.onnx._internal.exporter._registration").setLevel(logging.ERROR)  # torchvision's operators
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of torch about itself
@@ -64,7 +65,7 @@ def onnx_model(program: ExportedProgram, names: list[str]) -> Any:
 def _sigmoid() -> Callable[[Any], Any]:
     """The logistic function by an exponential. ONNX Runtime's own gives a fixed value below a logit of -18, but maps of
     good images are smaller, and so are their sums."""
-    op = need("onnxscript", "onnx").opset20
+    op = imported("onnxscript", "onnx").opset20
 
     def sigmoid(self: Any) -> Any:
         one = op.CastLike(1.0, self)
@@ -75,7 +76,7 @@ def _sigmoid() -> Callable[[Any], Any]:
 
 def openvino_model(onnx: Any) -> Any:
     """The graph of an ONNX model as an OpenVINO model in memory."""
-    openvino = need("openvino", "openvino")
+    openvino = imported("openvino", "openvino")
     return openvino.Core().read_model(onnx.SerializeToString(), b"")
 
 
@@ -108,7 +109,7 @@ def _write_onnx(model: Any, names: list[str], card: str, path: Path) -> None:
 
 
 def _write_openvino(model: Any, names: list[str], card: str, path: Path) -> None:
-    openvino = need("openvino", "openvino")
+    openvino = imported("openvino", "openvino")
     model.set_rt_info(card, CARD_KEY)
     openvino.save_model(model, path, compress_to_fp16=False)
 

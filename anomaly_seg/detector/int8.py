@@ -18,8 +18,8 @@ from anomaly_seg.detector import formats
 from anomaly_seg.detector.card import ModelCard, Quantisation
 from anomaly_seg.detector.load import load
 from anomaly_seg.detector.members import Member
-from anomaly_seg.detector.runtimes import need
 from anomaly_seg.errors import InputError
+from anomaly_seg.extras import imported
 from anomaly_seg.tiling import cut
 
 CALIBRATION = 128
@@ -87,7 +87,7 @@ def find_pictures(member: Member) -> Pictures:
 
 def quantise(model: Any, kind: formats.Format, images: Sequence[np.ndarray]) -> Any:
     """A copy of the model with convolutions in 8 bits, calibrated on images (1, h, w, c) uint8."""
-    nncf = need("nncf", "openvino")
+    nncf = imported("nncf", "openvino")
     logging.getLogger("nncf").setLevel(logging.ERROR)
     types = {n.op_type for n in model.graph.node} if kind == "onnx" else {n.get_type_name() for n in model.get_ops()}
     return nncf.quantize(

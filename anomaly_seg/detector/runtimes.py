@@ -1,17 +1,17 @@
 """The three runtimes of a sealed model behind one small interface. Each imports its library only when it is used."""
 
-import importlib
 import io
 import re
 import threading
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from anomaly_seg.errors import InputError
+from anomaly_seg.extras import imported
 
 CARD_KEY = "anomaly_seg_card"
 """Name of the card in ONNX's metadata, in OpenVINO's rt_info and, with ".json", among the extra files of a .pt2."""
@@ -29,17 +29,9 @@ class Runtime(NamedTuple):
     infer: Callable[[np.ndarray], Outputs]
 
 
-def need(module: str, extra: str) -> Any:
-    """An optional library. Raises InputError naming the extra that installs it."""
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise InputError(f"{module} is not installed; pip install 'anomaly-seg[{extra}]'") from error
-
-
 def open_onnx(path: Path, threads: int | None = None) -> Runtime:
     """By ONNX Runtime, on the CPU. Its sessions may be run from several threads."""
-    ort = need("onnxruntime", "onnx")
+    ort = imported("onnxruntime", "onnx")
     options = ort.SessionOptions()
     options.log_severity_level = 3  # its warnings are for whoever wrote the graph
     options.enable_mem_pattern = False  # one is kept for every size of image seen, for ever
@@ -59,7 +51,7 @@ def open_openvino(path: Path, threads: int | None = None) -> Runtime:
     It is opened for one image at a time, which fixes the sizes of all maps: OpenVINO then leaves out most of the
     transpositions around `WinogradConv`. Several images are computed one by one.
     """
-    openvino = need("openvino", "openvino")
+    openvino = imported("openvino", "openvino")
     weights = path.with_suffix(".bin")
     if not weights.is_file():
         raise InputError(f"{weights}: no such file; an OpenVINO model is two files, keep {path.name} and it together")
@@ -89,7 +81,7 @@ def open_openvino(path: Path, threads: int | None = None) -> Runtime:
 
 def open_torch(path: Path, threads: int | None = None) -> Runtime:
     """By torch.export.load, on the CPU. threads is torch's own, for the whole process, so it is not set here."""
-    torch = need("torch", "torch")
+    torch = imported("torch")
     names, card = _archive(path)
     try:
         program = torch.export.load(io.BytesIO(path.read_bytes()))

@@ -3,7 +3,8 @@
 import argparse
 
 from anomaly_seg.detector.load import load
-from anomaly_seg.detector.web import limits_of, listen, need, run
+from anomaly_seg.detector.web import limits_of, listen, run
+from anomaly_seg.extras import need
 
 
 def serve(options: argparse.Namespace) -> int:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from anomaly_seg.detector.paths import below, identity, is_image, walk
 from anomaly_seg.detector.record import State
-from anomaly_seg.errors import InputError
+from anomaly_seg.extras import imported
 
 
 @dataclass(frozen=True)
@@ -50,10 +50,7 @@ def watch(
     Raises:
         InputError: watchfiles is not installed, or a folder cannot be read (any more).
     """
-    try:
-        import watchfiles
-    except ImportError as error:
-        raise InputError("--watch needs watchfiles: pip install 'anomaly-seg[watch]'") from error
+    watchfiles = imported("watchfiles", "watch")
     real = {os.path.realpath(folder): folder for folder in folders}
     queue, scanned = _Queue(judge, judged, timing), -timing.rescan
     milliseconds = max(1, round(1000 * timing.tick))

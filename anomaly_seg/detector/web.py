@@ -2,7 +2,6 @@
 
 import argparse
 import errno
-import importlib.util
 import math
 import socket
 import sys
@@ -26,14 +25,6 @@ def limits_of(options: argparse.Namespace) -> Limits:
     if not math.isfinite(options.max_mb) or options.max_mb <= 0:
         raise InputError(f"--max-mb {options.max_mb:g}: give a number of megabytes above 0")
     return Limits(max_bytes=max(1, round(options.max_mb * MEGABYTE)))
-
-
-def need(extra: str, *modules: str) -> None:
-    """Raises InputError with the command that installs the extra, if one of its modules is missing."""
-    for module in modules:
-        if importlib.util.find_spec(module) is None:
-            install = f"pip install 'anomaly-seg[{extra}]' (in a checkout: pip install -e '.[{extra}]')"
-            raise InputError(f"needs the package {module!r}: {install}")
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from sealing import Models, convert, settle
 from tqdm import tqdm
 
 from anomaly_seg import metrics, thresholds
@@ -32,15 +33,6 @@ FAINT = 1e-6
 """Below it a score is compared by difference: a product of sigmoids loses its last digits on the way to 1e-12."""
 PAPER = (1408, 512)
 Scores = dict[str, np.ndarray]
-Models = dict[str, tuple[Any, formats.Format]]
-
-
-def convert(sealed: Sealed, channels: int) -> Models:
-    """A sealed network in the three formats, by runtime."""
-    program = formats.trace(sealed, channels)
-    onnx = formats.onnx_model(program, sealed.names)
-    openvino = formats.openvino_model(onnx)
-    return {"torch.export": (program, "torch"), "ONNX Runtime": (onnx, "onnx"), "OpenVINO": (openvino, "openvino")}
 
 
 def convert_int8(sealed: Sealed, channels: int, pictures: Pictures) -> Models:
@@ -117,11 +109,8 @@ def untrained(member: Member, count: int) -> dict[str, Any]:
     settings["model"]["network"]["width"] = 1.0
     network = build_network(settings)
     prepare = Prepare(*PAPER, "resize", "area")
-    for norm in (m for m in network.modules() if isinstance(m, torch.nn.BatchNorm2d)):
-        norm.momentum = 1.0
-    with torch.no_grad():
-        network.train()(prepare(torch.from_numpy(images[0][None])))
-    sealed = Sealed([lighten(network.eval())], prepare, 0.5).eval()
+    settle(network, prepare(torch.from_numpy(images[0][None])))
+    sealed = Sealed([lighten(network)], prepare, 0.5).eval()
     sealed.find_maps(channels=1)
     scores = score(convert(sealed, 1), sealed.names, images, f"{member.result.run.model}, paper scale")
     limit = float(np.median(scores["torch.export"]))

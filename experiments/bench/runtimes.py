@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 import torch
 from one_runtime import CORES, NATIVE, answer, image
+from sealing import convert, settle
 
 from anomaly_seg.detector import formats
 from anomaly_seg.detector.int8 import quantise
@@ -43,45 +44,36 @@ TARGET = 2.5  # times as fast as plain
 
 
 def network(scale: str, large_kernel: str) -> Network:
-    """The same weights for every runtime; running statistics are those of the image, so no map is 0 or 1 throughout."""
+    """The same weights for every runtime."""
     height, width, factor = SCALES[scale]
     torch.manual_seed(0)
     made = OneStage(width=factor, large_kernel=large_kernel)  # type: ignore[arg-type]
     pixels = Prepare(height, width, "resize", "area")(torch.from_numpy(image()))
-    norms = [module for module in made.modules() if isinstance(module, torch.nn.BatchNorm2d)]
-    for norm in norms:
-        norm.momentum = 1.0
-    with torch.no_grad():
-        made.train()(pixels)
-    return made.eval()
+    settle(made, pixels)
+    return made
 
 
 def write_models(scale: str, folder: Path) -> dict[str, float]:
     """All files of one scale, and their sizes in MB."""
-    (program, onnx, openvino, names), (_, plain_onnx, plain_openvino, _) = (
-        seal(scale, fewer) for fewer in (True, False)
-    )
-    models: dict[str, tuple[Any, formats.Format]] = {
-        "torch.export": (program, "torch"), "ONNX Runtime": (onnx, "onnx"), "OpenVINO": (openvino, "openvino"),
-        "ONNX Runtime INT8": (quantise(plain_onnx, "onnx", [image()]), "onnx"),
-        "OpenVINO INT8": (quantise(plain_openvino, "openvino", [image()]), "openvino"),
-    }  # fmt: skip
+    sealed = seal(scale, fewer=True)
+    models = convert(sealed, channels=1)
+    for name, (model, kind) in convert(seal(scale, fewer=False), channels=1).items():
+        if kind != "torch":
+            models[f"{name} INT8"] = quantise(model, kind, [image()]), kind
     sizes = {}
     for name, (model, kind) in models.items():
-        files = formats.write(model, kind, names, "{}", folder / FILES[name])
+        files = formats.write(model, kind, sealed.names, "{}", folder / FILES[name])
         sizes[name] = round(sum(file.stat().st_size for file in files) / 1e6, 1)
     return sizes
 
 
-def seal(scale: str, fewer: bool) -> tuple[Any, Any, Any, list[str]]:
-    """The sealed network in three formats, and its outputs' names."""
+def seal(scale: str, fewer: bool) -> Sealed:
+    """The sealed network; fewer: by fewer products, as for float32."""
     height, width, _ = SCALES[scale]
     prepare = Prepare(height, width, "resize", "area")
     sealed = Sealed([lighten(network(scale, "fft"), fewer)], prepare, 0.5).eval()
     sealed.find_maps(channels=1)
-    program = formats.trace(sealed, channels=1)
-    onnx = formats.onnx_model(program, sealed.names)
-    return program, onnx, formats.openvino_model(onnx), sealed.names
+    return sealed
 
 
 def eager(name: str, scale: str) -> Callable[[], float]:
