@@ -48,6 +48,34 @@ def make(request: pytest.FixtureRequest):
     return seeded
 
 
+class TestImageNorm:
+    def test_by_hand(self) -> None:
+        # Mean 2 and variance 1, then doubled and shifted by 5; the second image does not touch the first.
+        norm = blocks.ImageNorm(1)
+        norm.weight.data.fill_(2.0)
+        norm.bias.data.fill_(5.0)
+        for batch in ([[1.0, 3.0]], [[1.0, 3.0], [10.0, 30.0]]):
+            out = norm.eval()(torch.tensor(batch).reshape(-1, 1, 1, 2))
+            torch.testing.assert_close(out.flatten(1), torch.tensor([[3.0, 7.0]] * len(batch)), rtol=0, atol=1e-4)
+
+    @pytest.mark.parametrize("n", [1, 3])
+    @pytest.mark.parametrize("training", [True, False])
+    def test_it_is_torchs_instance_normalisation(self, n: int, training: bool) -> None:
+        torch.manual_seed(0)
+        ours, theirs = blocks.ImageNorm(4).train(training), nn.InstanceNorm2d(4, affine=True).train(training)
+        nn.init.normal_(theirs.weight)
+        ours.load_state_dict(theirs.state_dict())
+        x, weights = torch.randn(n, 4, 5, 6), torch.randn(n, 4, 5, 6)
+        found = []
+        for norm in (ours, theirs):
+            image = x.clone().contiguous(memory_format=torch.channels_last).requires_grad_()
+            out = norm(image)
+            (out * weights).sum().backward()
+            found.append((out, image.grad, norm.weight.grad, norm.bias.grad))
+        for a, b in zip(*found, strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
+
+
 class TestEveryNetwork:
     @pytest.mark.parametrize("norm", ["batch", "instance", "group"])
     def test_every_parameter_gets_a_gradient(self, make, norm: str) -> None:

@@ -4,6 +4,7 @@ from itertools import pairwise
 from typing import Literal
 
 import torch
+import torch.nn.functional as nnf
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -15,6 +16,22 @@ Init = Literal["default", "normal"]
 Backend = Literal["direct", "fft"]
 
 
+class ImageNorm(nn.InstanceNorm2d):
+    """``nn.InstanceNorm2d`` with scale and shift, by batch normalisation's faster code where the batch is one image.
+
+    torch's own rearranges a channels_last map first: half as long again for a whole One-Stage at evaluation.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels, affine=True)
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+        # An exported graph keeps the batch open.
+        if torch.compiler.is_exporting() or len(x) != 1:
+            return super().forward(x)
+        return nnf.batch_norm(x, None, None, self.weight, self.bias, training=True, eps=self.eps)
+
+
 def normalisation(kind: Norm, channels: int) -> nn.Module:
     """Normalisation with learned scale and shift.
 
@@ -24,7 +41,7 @@ def normalisation(kind: Norm, channels: int) -> nn.Module:
     if kind == "batch":
         return nn.BatchNorm2d(channels)
     if kind == "instance":
-        return nn.InstanceNorm2d(channels, affine=True)
+        return ImageNorm(channels)
     if kind == "group":
         return nn.GroupNorm(next(g for g in (8, 4, 2, 1) if channels % g == 0), channels)
     raise InputError(f"model.network.norm={kind}: choose batch, instance or group")

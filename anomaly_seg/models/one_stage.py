@@ -74,7 +74,7 @@ class OneStage(Network):
     Args:
         in_channels: 1 for grey images.
         width: fraction of the published channel counts; 1 is the paper's.
-        norm: normalisation after each convolution ("batch" as in the paper's lineage).
+        norm: normalisation after each convolution (silent in the paper; see `blocks.normalisation`).
         decoder_widths: channels of the decoder at 1/4, 1/2 and full size, before `width` (silent in the paper:
             those of the encoder stage joined).
         transposed_kernel: kernel of the transposed convolutions (silent: 2).

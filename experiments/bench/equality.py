@@ -16,7 +16,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from sealing import Models, convert, settle
+from networks import settle
+from sealing import Models, convert
 from tqdm import tqdm
 
 from anomaly_seg import metrics, thresholds

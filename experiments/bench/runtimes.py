@@ -1,12 +1,12 @@
 """One image through a sealed One-Stage model: latency, peak memory and file size of each runtime, on two CPU cores.
 
 A raw image of KolektorSDD's size goes in, score and maps come out, at the laptop's and the paper's scale. The weights
-are random with plausible statistics: they change no time. Each runtime has a process of its own (together 10 GiB);
+are random, running statistics plausible: they change no time. Each runtime has a process of its own (together 10 GiB);
 their runs take turns, so that a busy machine slows all alike. "plain" is eager PyTorch, contiguous, its 15x15
 convolution direct; it and "fast" (channels_last, 15x15 by FFT) get an image that is resized already, the others resize
 inside. INT8 is calibrated on that one image, so its score says nothing here; its loss of F1 is in README.md.
 
-    python experiments/bench/runtimes.py
+    python experiments/bench/runtimes.py --norm instance
 """
 
 import argparse
@@ -23,8 +23,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from networks import settle, use_torchs_norm
 from one_runtime import CORES, NATIVE, answer, image
-from sealing import convert, settle
+from sealing import convert
 
 from anomaly_seg.detector import formats
 from anomaly_seg.detector.int8 import quantise
@@ -43,21 +44,21 @@ EAGER = {"plain": ("direct", torch.contiguous_format), "fast": ("fft", torch.cha
 TARGET = 2.5  # times as fast as plain
 
 
-def network(scale: str, large_kernel: str) -> Network:
+def network(scale: str, norm: str, large_kernel: str) -> Network:
     """The same weights for every runtime."""
     height, width, factor = SCALES[scale]
     torch.manual_seed(0)
-    made = OneStage(width=factor, large_kernel=large_kernel)  # type: ignore[arg-type]
+    made = OneStage(width=factor, norm=norm, large_kernel=large_kernel)  # type: ignore[arg-type]
     pixels = Prepare(height, width, "resize", "area")(torch.from_numpy(image()))
     settle(made, pixels)
     return made
 
 
-def write_models(scale: str, folder: Path) -> dict[str, float]:
+def write_models(scale: str, norm: str, folder: Path) -> dict[str, float]:
     """All files of one scale, and their sizes in MB."""
-    sealed = seal(scale, fewer=True)
+    sealed = seal(scale, norm, fewer=True)
     models = convert(sealed, channels=1)
-    for name, (model, kind) in convert(seal(scale, fewer=False), channels=1).items():
+    for name, (model, kind) in convert(seal(scale, norm, fewer=False), channels=1).items():
         if kind != "torch":
             models[f"{name} INT8"] = quantise(model, kind, [image()]), kind
     sizes = {}
@@ -67,20 +68,22 @@ def write_models(scale: str, folder: Path) -> dict[str, float]:
     return sizes
 
 
-def seal(scale: str, fewer: bool) -> Sealed:
+def seal(scale: str, norm: str, fewer: bool) -> Sealed:
     """The sealed network; fewer: by fewer products, as for float32."""
     height, width, _ = SCALES[scale]
     prepare = Prepare(height, width, "resize", "area")
-    sealed = Sealed([lighten(network(scale, "fft"), fewer)], prepare, 0.5).eval()
+    sealed = Sealed([lighten(network(scale, norm, "fft"), fewer)], prepare, 0.5).eval()
     sealed.find_maps(channels=1)
     return sealed
 
 
-def eager(name: str, scale: str) -> Callable[[], float]:
+def eager(name: str, scale: str, norm: str) -> Callable[[], float]:
     """One run of the network as it was trained, which returns the score."""
     torch.set_num_threads(CORES)
     large_kernel, layout = EAGER[name]
-    made = network(scale, large_kernel).to(memory_format=layout)  # type: ignore[call-overload]
+    made = network(scale, norm, large_kernel).to(memory_format=layout)  # type: ignore[call-overload]
+    if name == "plain":
+        use_torchs_norm(made)
     height, width, _ = SCALES[scale]
     pixels = Prepare(height, width, "resize", "area")(torch.from_numpy(image())).contiguous(memory_format=layout)
 
@@ -95,8 +98,8 @@ def eager(name: str, scale: str) -> Callable[[], float]:
 class Runner:
     """A runtime in a process of its own."""
 
-    def __init__(self, name: str, scale: str, folder: Path) -> None:
-        own = [__file__, "--eager", name, scale]
+    def __init__(self, name: str, scale: str, norm: str, folder: Path) -> None:
+        own = [__file__, "--eager", name, scale, norm]
         words = own if name in EAGER else [str(Path(__file__).with_name("one_runtime.py")), str(folder / FILES[name])]
         self.process = subprocess.Popen(
             [sys.executable, *words], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -113,12 +116,12 @@ class Runner:
         self.process.communicate()
 
 
-def measure(scale: str, repeats: int) -> dict[str, dict[str, Any]]:
+def measure(scale: str, norm: str, repeats: int) -> dict[str, dict[str, Any]]:
     """Rows by runtime."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        sizes = write_models(scale, folder)
-        runners = {runtime: Runner(runtime, scale, folder) for runtime in (*EAGER, *FILES)}
+        sizes = write_models(scale, norm, folder)
+        runners = {runtime: Runner(runtime, scale, norm, folder) for runtime in (*EAGER, *FILES)}
         try:
             for _ in range(repeats):
                 for runner in runners.values():
@@ -152,19 +155,21 @@ def row(runs: list[dict[str, float]], plain: np.ndarray, exact: float, size: flo
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, nargs=2, default=(15, 5), help="timed runs at laptop and paper scale")
-    parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".json"), help="where the JSON goes")
-    parser.add_argument("--eager", nargs=2, help=argparse.SUPPRESS)
+    parser.add_argument("--norm", default="instance", choices=("instance", "batch"), help="of the network")
+    parser.add_argument("--out", type=Path, help="where the JSON goes")
+    parser.add_argument("--eager", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.eager:
         answer(eager(*options.eager))
         return
-    results = {scale: measure(scale, n) for scale, n in zip(SCALES, options.repeats, strict=True)}
-    about = {"native_size": NATIVE, "cores": CORES, "repeats": options.repeats, "target": TARGET}
+    results = {scale: measure(scale, options.norm, n) for scale, n in zip(SCALES, options.repeats, strict=True)}
+    about = {"norm": options.norm, "native_size": NATIVE, "cores": CORES, "repeats": options.repeats, "target": TARGET}
     about["load_average"] = round(os.getloadavg()[0], 1)  # above the number of cores: others slowed this down
     versions = {name: version(name) for name in ("onnx", "onnxruntime", "openvino", "nncf")}
     facts = {"what": __doc__.splitlines()[0], **about, "scales": results, "versions": versions}
     text = json.dumps(facts | {"environment": describe().model_dump()}, indent=2)
-    options.out.write_text(f"{text}\n", encoding="utf-8")
+    out = options.out or Path(__file__).with_name(f"runtimes_{options.norm}.json")
+    out.write_text(f"{text}\n", encoding="utf-8")
     for scale, rows in results.items():
         print(f"\n| {scale} | ms (quartiles) | times plain | peak MiB | file MB | score off by |")
         print("|---|---|---|---|---|---|")

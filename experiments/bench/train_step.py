@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 from hydra.utils import instantiate
+from networks import use_torchs_norm
 from torch import Tensor
 from tqdm import tqdm
 
@@ -33,11 +34,19 @@ from anomaly_seg.module import make_loss
 from anomaly_seg.sweep import compose
 
 MODELS = ("one_stage", "seg_dec", "unet")
-PLAIN = {"channels_last": False, "large_kernel": "direct", "bf16": False, "fused": False, "compile": False}
+PLAIN = {
+    "channels_last": False,
+    "large_kernel": "direct",
+    "image_norm": False,
+    "bf16": False,
+    "fused": False,
+    "compile": False,
+}
 LADDER = {  # each on top of the one before
     "plain": {},
     "channels_last": {"channels_last": True},
     "fft": {"large_kernel": "fft"},
+    "image_norm": {"image_norm": True},
     "bf16": {"bf16": True},
     "fused": {"fused": True},
 }
@@ -65,8 +74,11 @@ def make_step(model: str, options: argparse.Namespace, how: dict[str, Any]) -> C
     arguments = dict(settings.model.network) | {"head_bias": -5.0}
     if "large_kernel" in arguments:
         arguments["large_kernel"] = how["large_kernel"]
+    network = instantiate(arguments)
+    if not how["image_norm"]:
+        use_torchs_norm(network)
     layout = torch.channels_last if how["channels_last"] else torch.contiguous_format
-    network = instantiate(arguments).to(device, memory_format=layout)
+    network = network.to(device, memory_format=layout)
     size = (1, 1, settings.scale.height, settings.scale.width)
     image = torch.rand(size).to(device).contiguous(memory_format=layout)
     compute = (inference if options.inference else training)(network, image, settings.model.phases, how)
