@@ -1,0 +1,23 @@
+"""Networks as the benchmarks compare them."""
+
+import torch
+from torch import Tensor, nn
+
+from anomaly_seg.models.base import Network
+from anomaly_seg.models.blocks import ImageNorm
+
+
+def use_torchs_norm(network: nn.Module) -> None:
+    """Normalisation by the image through torch's own layer, as a plain implementation has it."""
+    for part in network.modules():
+        if isinstance(part, ImageNorm):
+            part.__class__ = nn.InstanceNorm2d  # type: ignore[assignment]
+
+
+def settle(network: Network, pixels: Tensor) -> Network:
+    """Running statistics, where a network has any, of one image, so that no map of random weights is 0 or 1 throughout."""
+    for norm in (m for m in network.modules() if isinstance(m, nn.BatchNorm2d)):
+        norm.momentum = 1.0
+    with torch.no_grad():
+        network.train()(pixels)
+    return network.eval()
