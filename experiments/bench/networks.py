@@ -15,7 +15,7 @@ def use_torchs_norm(network: nn.Module) -> None:
 
 
 def settle(network: Network, pixels: Tensor) -> Network:
-    """Running statistics, where a network has any, of one image, so that no map of random weights is 0 or 1 throughout."""
+    """Running statistics of one image, where a network has any: else maps of random weights are 0 or 1 throughout."""
     for norm in (m for m in network.modules() if isinstance(m, nn.BatchNorm2d)):
         norm.momentum = 1.0
     with torch.no_grad():
