@@ -50,9 +50,41 @@ def compose(config_folder: Path, overrides: Sequence[str]) -> DictConfig:
         raise InputError(str(error)) from error
 
 
+def check_first(config_folder: Path, overrides: Sequence[str]) -> None:
+    """Compose the first job of a sweep: of a mistake in it Hydra only says that sweeps need --multirun.
+
+    Args:
+        overrides: "key=value" or "key=a,b"; what is no list of values is left to the sweeper.
+
+    Raises:
+        InputError: as `compose`.
+    """
+    from hydra.errors import HydraException
+
+    words, parser = [], OverridesParser.create()
+    for word in overrides:
+        try:
+            override = parser.parse_override(word)
+        except HydraException as error:
+            raise InputError(f"{word}: {error}") from error
+        if override.is_sweep_override():
+            if not override.is_discrete_sweep():
+                continue
+            words.append(f"{override.get_key_element()}={next(iter(override.sweep_string_iterator()))}")
+        else:
+            words.append(word)
+    compose(config_folder, words)
+
+
 def train(config_folder: Path, overrides: Sequence[str]) -> int:
-    """Run Hydra on `job` and sum up. Returns 0: every job ended well, 1: one failed, 2: unusable input."""
+    """Run Hydra on `job` and sum up. Returns 0: every job ended well, 1: one failed, 2: unusable input.
+
+    Raises:
+        InputError: a sweep whose first job has no configuration.
+    """
     register_resolvers()
+    if any("," in word for word in overrides) and not any(word.startswith("-") for word in overrides):
+        check_first(config_folder, overrides)
     with tempfile.TemporaryDirectory(prefix="anomaly-seg-") as folder:
         journal = Path(folder) / "journal.jsonl"
         journal.touch()

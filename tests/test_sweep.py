@@ -181,3 +181,18 @@ def test_jobs_of_a_grid(grid: dict[str, str], line: list[str], jobs: int):
         config.hydra.sweeper.params = grid
         config.hydra.overrides.task = line
     assert count_jobs(config) == jobs
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ("experiment=comparison recipe=nonsense fold=0,1", "Could not find 'recipe/nonsense'"),
+        ("experiment=comparison fold=0,1 epochz=3", "Could not override 'epochz'"),
+        ("experiment=comparison fold=0, epochs=3", "fold=0,"),
+        ("experiment=search recipe=nonsense model.positive_weight=interval(1,2)", "Could not find 'recipe/nonsense'"),
+    ],
+)
+def test_a_mistake_beside_swept_values_is_named(words: str, says: str, capsys: pytest.CaptureFixture) -> None:
+    assert main(["train", *words.split()]) == 2
+    said = capsys.readouterr().err
+    assert says in said and "--multirun" not in said
