@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache, cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import lightning as L
 import torch
@@ -25,6 +25,15 @@ CHECK_EVERY = 10
 
 class NotFiniteError(RuntimeError):
     """The loss became NaN or infinite."""
+
+
+class Step(NamedTuple):
+    """A training step whose losses, still on the device, nobody has looked at. images: (b,) indices."""
+
+    number: int
+    images: Tensor
+    loss: Tensor
+    terms: dict[str, Tensor]
 
 
 @cache
@@ -87,7 +96,7 @@ class SegmentationModule(L.LightningModule):
         self.last_loss = float("nan")  # mean over the last finished epoch; a run that is resumed after it knows it too
         self.averaged = torch.optim.swa_utils.AveragedModel(network, multi_avg_fn=self._average) if average else None
         self.loss = make_loss(compiled)
-        self.unchecked: list[tuple[int, Tensor, dict[str, Tensor]]] = []  # step, images, losses on the device
+        self.unchecked: list[Step] = []
         self.network.to(memory_format=self.layout)  # type: ignore[call-overload]
         self._check_parts()
 
@@ -96,13 +105,14 @@ class SegmentationModule(L.LightningModule):
         weights = self.phase.weights
         loss, terms = self.loss(self.network, image, batch.mask, batch.label, weights, self.positive_weight)
         # Copies, for a CUDA graph writes the next step's losses into the same memory.
-        losses = {"loss": loss.detach().clone()} | {f"loss/{name}": term.clone() for name, term in terms.items()}
-        self.unchecked.append((self.global_step, batch.index, losses))
+        total, terms = loss.detach().clone(), {name: term.clone() for name, term in terms.items()}
+        self.unchecked.append(Step(self.global_step, batch.index, total, terms))
         if len(self.unchecked) == CHECK_EVERY:
             self._check_finite()
-        self.log("loss", losses["loss"], on_step=False, on_epoch=True, prog_bar=True, batch_size=len(batch.label))
-        terms = {name: value for name, value in losses.items() if name != "loss"}
-        self.log_dict(terms, on_step=False, on_epoch=True, batch_size=len(batch.label))
+        self.log("loss", total, on_step=False, on_epoch=True, prog_bar=True, batch_size=len(batch.label))
+        self.log_dict(
+            {f"loss/{k}": v for k, v in terms.items()}, on_step=False, on_epoch=True, batch_size=len(batch.label)
+        )
         return loss
 
     @property
@@ -208,12 +218,15 @@ class SegmentationModule(L.LightningModule):
     def _check_finite(self) -> None:
         """Raises NotFiniteError, naming the first step since the last check with a loss not finite, and its images."""
         unchecked, self.unchecked = self.unchecked, []
-        if not unchecked or torch.stack([losses["loss"] for _, _, losses in unchecked]).isfinite().all():
+        if not unchecked:
             return
-        step, index, losses = next(entry for entry in unchecked if not entry[2]["loss"].isfinite())
-        names = [self.image_names[i] if self.image_names else str(i) for i in index.tolist()]
-        values = ", ".join(f"{name.removeprefix('loss/')} {v.item():g}" for name, v in losses.items() if name != "loss")
+        finite = torch.stack([step.loss for step in unchecked]).isfinite()
+        if finite.all():
+            return
+        bad = unchecked[finite.tolist().index(False)]
+        names = [self.image_names[i] if self.image_names else str(i) for i in bad.images.tolist()]
+        values = ", ".join(f"{k} {v.item():g}" for k, v in bad.terms.items())
         raise NotFiniteError(
-            f"loss is not finite at step {step}, image {', '.join(names)} ({values}): "
+            f"loss is not finite at step {bad.number}, image {', '.join(names)} ({values}): "
             "look at that image and mask, lower optimizer.lr, or set trainer.gradient_clip_val=1"
         )

@@ -20,6 +20,7 @@ from typing import Any
 import hydra
 from filelock import FileLock, Timeout
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
@@ -40,8 +41,6 @@ def compose(config_folder: Path, overrides: Sequence[str]) -> DictConfig:
     Raises:
         InputError: an override that does not fit.
     """
-    from hydra.errors import HydraException
-
     register_resolvers()
     try:
         with hydra.initialize_config_dir(str(config_folder.resolve()), version_base="1.3"):
@@ -59,19 +58,15 @@ def check_first(config_folder: Path, overrides: Sequence[str]) -> None:
     Raises:
         InputError: as `compose`.
     """
-    from hydra.errors import HydraException
-
     words, parser = [], OverridesParser.create()
     for word in overrides:
         try:
             override = parser.parse_override(word)
         except HydraException as error:
             raise InputError(f"{word}: {error}") from error
-        if override.is_sweep_override():
-            if not override.is_discrete_sweep():
-                continue
+        if override.is_discrete_sweep():
             words.append(f"{override.get_key_element()}={next(iter(override.sweep_string_iterator()))}")
-        else:
+        elif not override.is_sweep_override():
             words.append(word)
     compose(config_folder, words)
 

@@ -127,7 +127,12 @@ def inference(network: Network, image: Tensor, phases: Any, how: dict[str, Any])
 
     mode = None if how["compile"] is True else how["compile"]
     compute = torch.compile(score, mode=mode, dynamic=False) if how["compile"] else score
-    return lambda: compute() and (lambda: None)
+
+    def run() -> Callable[[], None]:
+        compute()
+        return lambda: None
+
+    return run
 
 
 def measure(model: str, options: argparse.Namespace) -> dict[str, Any]:
