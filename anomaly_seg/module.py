@@ -36,18 +36,19 @@ class Step(NamedTuple):
     terms: dict[str, Tensor]
 
 
-@cache
-def make_loss(compiled: bool | str) -> Callable[..., tuple[Tensor, dict[str, Tensor]]]:
-    """`network_loss`, compiled if asked for: one function for all runs of a process, so that they share its code.
-
-    Args:
-        compiled: False; True (torch's default mode); or a mode of torch.compile.
-    """
-    if compiled is False:
-        return network_loss
+def compiled_as(function: Callable[..., Any], how: bool | str) -> Callable[..., Any]:
+    """The function itself (how: False), or compiled in torch's default mode (True) or a mode of torch.compile."""
+    if how is False:
+        return function
     # Each network, size and phase has code of its own; past torch's usual limit of 8 it would run uncompiled, unasked.
     torch._dynamo.config.recompile_limit = max(64, torch._dynamo.config.recompile_limit)
-    return torch.compile(network_loss, mode=None if compiled is True else compiled, dynamic=False)
+    return torch.compile(function, mode=None if how is True else how, dynamic=False)
+
+
+@cache
+def make_loss(how: bool | str) -> Callable[..., tuple[Tensor, dict[str, Tensor]]]:
+    """`network_loss`, `compiled_as` asked: one function for all runs of a process, so that they share its code."""
+    return compiled_as(network_loss, how)
 
 
 class SegmentationModule(L.LightningModule):

@@ -30,7 +30,7 @@ from anomaly_seg.cli import config_folder
 from anomaly_seg.environment import describe
 from anomaly_seg.losses import make_phases
 from anomaly_seg.models.base import Network
-from anomaly_seg.module import make_loss
+from anomaly_seg.module import compiled_as, make_loss
 from anomaly_seg.sweep import compose
 
 MODELS = ("one_stage", "seg_dec", "unet")
@@ -125,8 +125,7 @@ def inference(network: Network, image: Tensor, phases: Any, how: dict[str, Any])
         output = network(image)
         return network.scores(output, network.maps(output))
 
-    mode = None if how["compile"] is True else how["compile"]
-    compute = torch.compile(score, mode=mode, dynamic=False) if how["compile"] else score
+    compute = compiled_as(score, how["compile"])
 
     def run() -> Callable[[], None]:
         compute()
