@@ -1,0 +1,136 @@
+"""The tables of the pages here, and of the main README, from the result files beside them.
+
+A table stands in a page behind a comment that says what it holds: the columns, then a row a line, whose last field is
+a folder of runs below `experiments/`, with `seed=N` where it holds several and `readout=NAME` for another score.
+Columns that are no measure are the row's own text.
+
+    python experiments/tables.py            # write all tables anew
+    python experiments/tables.py --check    # say which are out of date
+"""
+
+import argparse
+import re
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from anomaly_seg import metrics
+from anomaly_seg.errors import InputError
+from anomaly_seg.report.collect import Collection, Group, collect_runs
+from anomaly_seg.report.verdicts import all_verdicts, pooled_pixels
+
+HERE = Path(__file__).resolve().parent
+TABLE = re.compile(r"(?P<spec><!-- table\n(?P<lines>.*?)-->\n)(?P<body>.*?)(?=<!-- end -->)", re.DOTALL)
+
+
+class Row(NamedTuple):
+    """The runs of one row, and the column of scores.csv that is judged."""
+
+    group: Group
+    column: str
+
+    def counts(self, kind: str) -> str:
+        verdicts = all_verdicts(self.group, self.column)
+        if kind not in verdicts:
+            return "none"
+        c = verdicts[kind].pooled
+        return f"{c.fp}, {c.fn}, {c.f1:.3f}"
+
+    def ranking(self, measure: Callable[..., float | int | None]) -> float:
+        return float(measure(self.group.frame[self.column], self.group.frame["label"]) or 0)
+
+    def good(self, percent: float) -> str:
+        frame = self.group.frame
+        return f"{np.percentile(frame[self.column][frame['label'] == 0], percent):.2g}"
+
+    def pixel_ap(self) -> str:
+        pixels = pooled_pixels(self.group)
+        return f"{pixels.ap:.3f}" if pixels is not None and pixels.ap is not None else ""
+
+    def training(self, fact: str) -> str:
+        values = [getattr(run.result.training, fact) for _, run in sorted(self.group.runs.items())]
+        return ", ".join(dict.fromkeys(f"{value:,.0f}" for value in values))
+
+    def commit(self) -> str:
+        commits = dict.fromkeys(run.result.environment.commit[:7] for run in self.group.runs.values())
+        return ", ".join(f"`{commit}`" for commit in commits)
+
+
+MEASURES: dict[str, tuple[str, Callable[[Row], str]]] = {
+    "cross_fold": ("FP, FN, F1 at `cross_fold`", lambda row: row.counts("cross_fold")),
+    "paper": ("FP, FN, F1 at `paper`", lambda row: row.counts("paper")),
+    "best_f": ("FP, FN, F1 at `best_f` (oracle)", lambda row: row.counts("best_f")),
+    "AP": ("AP", lambda row: f"{row.ranking(metrics.average_precision):.3f}"),
+    "AUROC": ("AUROC", lambda row: f"{row.ranking(metrics.auroc):.3f}"),
+    "FP at FN = 0": ("FP at FN = 0", lambda row: f"{row.ranking(metrics.fp_at_fn0):.0f}"),
+    "pixel AP": ("pixel AP", Row.pixel_ap),
+    "good median": ("good images' score: median", lambda row: row.good(50)),
+    "good 95 %": ("95th percentile", lambda row: row.good(95)),
+    "seconds": ("training, s a fold", lambda row: row.training("train_seconds")),
+    "parameters": ("parameters", lambda row: row.training("parameters")),
+    "commit": ("scored at commit", Row.commit),
+}
+
+
+@lru_cache
+def runs_below(folder: Path) -> Collection:
+    return collect_runs(folder)
+
+
+def read_row(field: str) -> Row:
+    """The runs that a row names.
+
+    Raises:
+        InputError: no such folder or seed, a fold is missing, or a folder with several groups and no seed.
+    """
+    folder, *options = field.split()
+    chosen = dict(option.split("=") for option in options)
+    groups = runs_below(HERE / folder).groups
+    if "seed" in chosen:
+        groups = [group for group in groups if group.key.seed == int(chosen["seed"])]
+    if len(groups) != 1:
+        raise InputError(f"{field}: names {len(groups)} groups of runs, and a row shows one: give its folder and seed=N")
+    column = f"score_{chosen['readout']}" if "readout" in chosen else "score"
+    return Row(groups[0], column)
+
+
+def build(lines: str) -> str:
+    """A table in Markdown from the lines of its comment."""
+    head, *rows = ([field.strip() for field in line.split("|")] for line in lines.strip().splitlines())
+    table = [[MEASURES[name][0] if name in MEASURES else name for name in head], ["---"] * len(head)]
+    for fields in rows:
+        *texts, place = fields
+        if len(texts) != sum(name not in MEASURES for name in head):
+            raise InputError(f"{' | '.join(fields)}: needs a text for each column that is no measure, then a folder")
+        row, own = read_row(place), iter(texts)
+        table.append([MEASURES[name][1](row) if name in MEASURES else next(own) for name in head])
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in table)
+
+
+def renew(text: str) -> str:
+    """A page with its tables written anew."""
+    return TABLE.sub(lambda found: f"{found['spec']}\n{build(found['lines'])}\n\n", text)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if a table is out of date")
+    options = parser.parse_args()
+    stale = []
+    for page in [HERE.parent / "README.md", *sorted(HERE.glob("**/README.md"))]:
+        before = page.read_text(encoding="utf-8")
+        after = renew(before)
+        if after != before:
+            stale.append(page.relative_to(HERE.parent))
+            if not options.check:
+                page.write_text(after, encoding="utf-8")
+    for page in stale:
+        print(f"{page}: {'out of date: run python experiments/tables.py' if options.check else 'written'}")
+    return int(options.check and bool(stale))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
