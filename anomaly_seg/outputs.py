@@ -48,6 +48,7 @@ def write_outputs(
         training=training,
         twins_across_split=Twins(**data.split.twins_across),
         config_digest=settings.digest(chosen),
+        data_digest=data.digest,
         environment=describe(),
     )
 

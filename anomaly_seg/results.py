@@ -9,7 +9,7 @@ import io
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -107,6 +107,28 @@ def read_scores(path: Path) -> Scores:
     extra = [name for name in columns if name.startswith("score_")]
     readouts = {name.removeprefix("score_"): _numbers(path, name, columns, float) for name in extra}
     return Scores(columns["image"], columns["item"], labels, _numbers(path, "score", columns, float), readouts)
+
+
+def check_pooled(runs: Mapping[Path, tuple[Result, Scores]]) -> None:
+    """Refuse runs of one model that cannot be judged together: each image counts once, and under one label.
+
+    Args:
+        runs: by folder, what each holds.
+
+    Raises:
+        InputError: two runs that were made from different data, or two folds that scored the same image.
+    """
+    remedy = "train all folds on the same data (overwrite=true), or move one of them away"
+    known = {result.data_digest: folder for folder, (result, _) in runs.items() if result.data_digest}
+    if len(known) > 1:
+        one, other, *_ = known.values()
+        raise InputError(f"{one} and {other} were made from different data (images, masks or folds): {remedy}")
+    scored: dict[str, tuple[int, Path]] = {}
+    for folder, (result, scores) in runs.items():
+        for image in scores.image:
+            fold, first = scored.setdefault(image, (result.run.fold, folder))
+            if fold != result.run.fold:  # by older versions, which did not record their data
+                raise InputError(f"{image}: scored in two folds, by {first} and {folder}: {remedy}")
 
 
 def write_pixels(run_dir: Path, pixels: Pixels) -> Path:

@@ -55,7 +55,7 @@ def run(config: DictConfig) -> Path:
     chosen["trainer"]["precision"] = _precision(chosen["trainer"])
     folder = Path(chosen["output_dir"]) / chosen["run_name"]
     if claim(folder, chosen):
-        print(f"{folder}: finished before with the same settings", file=sys.stderr)
+        print(f"{folder}: finished before with the same settings{compare_data(folder, chosen)}", file=sys.stderr)
         return folder
     if chosen["threads"]:
         torch.set_num_threads(int(chosen["threads"]))
@@ -158,6 +158,27 @@ def claim(folder: Path, chosen: dict[str, Any]) -> bool:
     except OSError as error:
         raise InputError(f"{folder}: cannot be written ({error}); free space, or set output_dir") from error
     return False
+
+
+def compare_data(folder: Path, chosen: dict[str, Any]) -> str:
+    """Nothing if a finished run was made from the data that the settings name, else why that cannot be said.
+
+    Raises:
+        InputError: it was made from other data.
+    """
+    recorded = results.read_result(folder).data_digest
+    if not recorded:
+        return " (by an older version, which did not record its data)"
+    try:
+        data = make_data(chosen, read_dataset(chosen["data"]["reader"]))
+    except InputError as error:
+        return f" (its data cannot be compared: {error})"
+    if data.digest != recorded:
+        raise InputError(
+            f"{folder} holds a run on other data (images, masks or folds have changed since): set data.name or variant "
+            "to keep both, or overwrite=true to replace it"
+        )
+    return ""
 
 
 def _recorded(record: Path) -> dict[str, Any]:

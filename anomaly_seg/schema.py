@@ -209,7 +209,8 @@ class Environment(_Part):
 
 class Result(_Part):
     """One finished run. ``readout`` names the map whose score classifies; ``sigma`` is scaled to this input size;
-    ``promises`` are for this run's model on its own held-out images (absent in results of older versions)."""
+    ``promises`` are for this run's model on its own held-out images; ``data_digest`` names the images, masks and folds
+    (both absent in results of older versions)."""
 
     schema_version: Literal[1] = SCHEMA_VERSION
     run: Run
@@ -224,6 +225,7 @@ class Result(_Part):
     training: Training
     twins_across_split: Twins
     config_digest: str
+    data_digest: str = ""
     environment: Environment
 
 

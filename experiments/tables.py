@@ -92,7 +92,9 @@ def read_row(field: str) -> Row:
     if "seed" in chosen:
         groups = [group for group in groups if group.key.seed == int(chosen["seed"])]
     if len(groups) != 1:
-        raise InputError(f"{field}: names {len(groups)} groups of runs, and a row shows one: give its folder and seed=N")
+        raise InputError(
+            f"{field}: names {len(groups)} groups of runs, and a row shows one: give its folder and seed=N"
+        )
     column = f"score_{chosen['readout']}" if "readout" in chosen else "score"
     return Row(groups[0], column)
 
@@ -115,12 +117,16 @@ def renew(text: str) -> str:
     return TABLE.sub(lambda found: f"{found['spec']}\n{build(found['lines'])}\n\n", text)
 
 
+def pages() -> list[Path]:
+    return [HERE.parent / "README.md", *sorted(HERE.glob("**/README.md"))]
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if a table is out of date")
     options = parser.parse_args()
     stale = []
-    for page in [HERE.parent / "README.md", *sorted(HERE.glob("**/README.md"))]:
+    for page in pages():
         before = page.read_text(encoding="utf-8")
         after = renew(before)
         if after != before:

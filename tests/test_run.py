@@ -126,7 +126,7 @@ class TestWhatARunLeaves:
 class TestTheSameAgain:
     def test_a_finished_run_is_left_alone(self, configure: Callable, copied: Path, capsys, monkeypatch) -> None:
         before = {p: p.stat().st_mtime_ns for p in copied.rglob("*")}
-        monkeypatch.setattr("anomaly_seg.run.make_data", lambda *args: pytest.fail("looked at the data"))
+        monkeypatch.setattr("anomaly_seg.run.make_module", lambda *args: pytest.fail("made a network"))
         assert run(configure("epochs=2")) == copied
         assert "finished before with the same settings" in capsys.readouterr().err
         assert {p: p.stat().st_mtime_ns for p in copied.rglob("*")} == before

@@ -42,11 +42,11 @@ class Place(NamedTuple):
 class Arrays:
     """All images of a data set as samples, in the order of its records; one sample an image, or its tiles row by row.
 
-    images: (t, height, width) uint8, or (t, height, width, 3) RGB. masks: dilated, (t, height, width) uint8 of 0 and 1.
-    exact: undilated, likewise. shapes: (n, 2) native height and width. defect_pixels: (n,) native, undilated.
-    labels: (n,) 1 = defective. fingerprints: n contents. thumbnails: (n, 4096) for `twins`. notes: what the masks made
-    worth saying. owner: (t,) index of the image. sample_labels: (t,) of the image, or whether the tile's dilated mask
-    holds a defect. how: what made them.
+    images: (t, height, width) uint8, or (t, height, width, 3) RGB. masks: dilated, (t, height, width) uint8 of 0
+    and 1. exact: undilated, likewise. shapes: (n, 2) native height and width. defect_pixels: (n,) native,
+    undilated. labels: (n,) 1 = defective. fingerprints: n contents; mask_fingerprints: likewise, None without a
+    mask. thumbnails: (n, 4096) for `twins`. notes: what the masks made worth saying. owner: (t,) index of the
+    image. sample_labels: (t,) of the image, or whether the tile's dilated mask holds a defect. how: what made them.
     """
 
     images: np.ndarray
@@ -56,6 +56,7 @@ class Arrays:
     defect_pixels: np.ndarray
     labels: np.ndarray
     fingerprints: list[str]
+    mask_fingerprints: list[str | None]
     thumbnails: np.ndarray
     notes: list[str]
     owner: np.ndarray
@@ -105,7 +106,7 @@ def prepare(dataset: Dataset, how: Preparation, cache_dir: str | Path) -> Arrays
     counts = [len(how.layout(*shape).tiles) for shape in shapes.tolist()] if tiled else 1
     return Arrays(
         images["arrays"], dilated["arrays"], exact["arrays"], shapes, exact["pixels"], labels, prints,
-        images["thumbnails"], notes, np.repeat(np.arange(len(names)), counts),
+        masks, images["thumbnails"], notes, np.repeat(np.arange(len(names)), counts),
         dilated["holds"].astype(np.int64) if tiled else labels, how,
     )  # fmt: skip
 

@@ -1,7 +1,10 @@
 """Fold splits of a prepared data set as loaders."""
 
+import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -162,10 +165,23 @@ class FoldDataModule(LightningDataModule):
         """The validation images each epoch; never the test images."""
         return self.test_dataloader() if self.evaluate_on == "validation" else []
 
-    def state_dict(self) -> dict[str, int]:
-        return {"epoch": self.sampler.epoch + 1}  # checkpoints are written when an epoch has ended
+    @cached_property
+    def digest(self) -> str:
+        """Short name of what is trained and tested on: of every image its name, item, content, mask and fold."""
+        names, items = [r.name for r in self.dataset.records], [r.item for r in self.dataset.records]
+        prints = (self.arrays.fingerprints, self.arrays.mask_fingerprints)
+        rows = sorted(zip(names, items, *prints, self.folds.tolist(), strict=True))
+        return hashlib.sha256(json.dumps(rows).encode()).hexdigest()[:16]
 
-    def load_state_dict(self, state: dict[str, int]) -> None:
+    def state_dict(self) -> dict[str, Any]:
+        return {"epoch": self.sampler.epoch + 1, "data": self.digest}  # written when an epoch has ended
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        if state.get("data", self.digest) != self.digest:  # checkpoints of older versions do not know their data
+            raise InputError(
+                "the data have changed since this run began (images, masks or folds): images that it has trained on "
+                "may be tested now. Restore them to go on, or set overwrite=true to begin anew"
+            )
         # Lightning tells the sampler too, but only after loader processes have begun to fetch.
         self.sampler.set_epoch(state["epoch"])
 

@@ -45,7 +45,7 @@ def read_members(root: Path) -> list[Member]:
 
     Raises:
         InputError: no run there, an unfinished one, a file of one that cannot be read, or runs that differ in more than
-            fold and seed.
+            fold and seed, or in their data.
     """
     if not root.is_dir():
         raise InputError(f"{root}: no such folder; give a finished run's, or one with a run for each fold")
@@ -63,6 +63,7 @@ def read_members(root: Path) -> list[Member]:
             )
         if _place(member) == _place(before):
             raise InputError(f"{root}: {before.folder} and {member.folder} are of the same fold and seed; keep one")
+    results.check_pooled({member.folder: (member.result, member.scores) for member in members})
     return members
 
 

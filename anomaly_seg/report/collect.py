@@ -109,7 +109,8 @@ def collect_runs(directory: Path) -> Collection:
     """All runs below ``directory``, in a fixed order.
 
     Raises:
-        InputError: no such folder, no finished run in it, or the same run in two folders.
+        InputError: no such folder, no finished run in it, the same run in two folders, or folds of one cell that
+            were made from different data.
     """
     if not directory.is_dir():
         raise InputError(f"{directory}: no such folder: give the folder that holds the runs")
@@ -127,7 +128,7 @@ def collect_runs(directory: Path) -> Collection:
     if not finished:
         raise InputError(f"{directory}: holds no readable {results.RESULT}: run `anomaly-seg train` first")
     groups = _group(finished, directory)
-    return Collection(directory, groups, _missing(groups) + problems)
+    return Collection(directory, groups, _missing(groups) + _other_data(groups) + problems)
 
 
 def picture_name(image: str) -> str:
@@ -170,6 +171,8 @@ def _group(runs: list[LoadedRun], directory: Path) -> list[Group]:
             here, there = (path.relative_to(directory) for path in (cell[fold].folder, run.folder))
             raise InputError(f"{directory}: {here} and {there} hold the same run: move one of them away")
         cell[fold] = run
+    for cell in cells.values():
+        results.check_pooled({run.folder.relative_to(directory): (run.result, run.scores) for run in cell.values()})
     order = {model: i for i, model in enumerate(METHOD_NAMES)}
     keys = sorted(cells, key=lambda k: (k.setting, order.get(k.model, len(order)), k[1:]))
     return [Group(key, max(run.result.run.folds for run in cells[key].values()), cells[key]) for key in keys]
@@ -185,6 +188,18 @@ def _missing(groups: list[Group]) -> list[str]:
         for seed in {k.seed for k in keys}:
             grid = {Key(setting, *method, dilation, seed) for method in methods for dilation in dilations}
             problems += sorted(f"Missing: {key}: no fold was run." for key in grid - present)
+    return problems
+
+
+def _other_data(groups: list[Group]) -> list[str]:
+    """Cells of one setting that are of different data, as far as their runs say it."""
+    problems = []
+    firsts: dict[Setting, tuple[str, Key]] = {}
+    for group in groups:
+        for digest in {run.result.data_digest for run in group.runs.values()} - {""}:  # one, or pooling had refused
+            first, key = firsts.setdefault(group.key.setting, (digest, group.key))
+            if digest != first:
+                problems.append(f"Not comparable: {group.key}: made from other data than {key}.")
     return problems
 
 

@@ -1,0 +1,127 @@
+"""A run belongs to the data it was made from: images, masks and folds that change in between are noticed."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from fake_runs import write_run
+from helpers import PUBLISHED_ITEMS, picture, write_image, write_kolektor
+from tiny_runs import tiny_config
+
+from anomaly_seg import results
+from anomaly_seg.detector.members import read_members
+from anomaly_seg.errors import InputError
+from anomaly_seg.report.collect import collect_runs
+from anomaly_seg.run import run
+
+ITEMS = PUBLISHED_ITEMS[::6]
+
+
+class Study:
+    """A folder of pictures, and runs on it."""
+
+    def __init__(self, place: Path) -> None:
+        self.data, self.runs = write_kolektor(place / "data", ITEMS), place / "runs"
+
+    def train(self, *overrides: str) -> Path:
+        return run(tiny_config(self.runs, "data=kolektor", f"data.root={self.data}", "epochs=1", *overrides))
+
+    def add_an_item(self) -> None:
+        write_kolektor(self.data, ["kos20"])
+
+    def redraw_a_mask(self) -> None:
+        mask = np.zeros((26, 10), np.uint8)
+        mask[1:3, 1:4] = 255
+        write_image(self.data / "kos07" / "Part0_label.bmp", mask)
+
+
+@pytest.fixture
+def study(tmp_path: Path, cache: Path) -> Study:
+    return Study(tmp_path)
+
+
+def unscored(folder: Path) -> Path:
+    """As if the run had been killed after its last epoch."""
+    for name in (results.RESULT, results.SCORES, results.PIXELS):
+        (folder / name).unlink()
+    return folder
+
+
+CHANGES: list[Any] = [Study.add_an_item, Study.redraw_a_mask]
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_an_interrupted_run_does_not_go_on_with_other_data(study: Study, change: Any) -> None:
+    folder = unscored(study.train())
+    change(study)
+    with pytest.raises(InputError, match=r"the data have changed since this run began.*overwrite=true"):
+        study.train()
+    assert not results.finished(folder)
+    assert results.finished(study.train("overwrite=true"))
+
+
+def test_an_interrupted_run_goes_on_where_the_same_data_were_moved(study: Study) -> None:
+    folder = unscored(study.train())
+    study.data = study.data.rename(study.data.with_name("elsewhere"))
+    assert study.train() == folder and results.finished(folder)
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_finished_run_on_other_data_is_not_taken_for_this_one(study: Study, change: Any) -> None:
+    folder = study.train()
+    kept = (folder / results.RESULT).read_bytes()
+    change(study)
+    with pytest.raises(InputError, match=r"holds a run on other data.*variant.*overwrite=true"):
+        study.train()
+    assert (folder / results.RESULT).read_bytes() == kept
+
+
+def test_a_finished_run_is_found_finished(study: Study, capsys: pytest.CaptureFixture) -> None:
+    folder = study.train()
+    kept = (folder / results.RESULT).read_bytes()
+    assert study.train() == folder
+    assert "finished before with the same settings\n" in capsys.readouterr().err
+    shutil.rmtree(study.data)
+    assert study.train() == folder
+    assert "finished before with the same settings (its data cannot be compared: " in capsys.readouterr().err
+    assert (folder / results.RESULT).read_bytes() == kept
+
+
+def test_folds_of_different_data_are_not_pooled(study: Study) -> None:
+    study.train("fold=0")
+    study.redraw_a_mask()
+    last = study.train("fold=1")
+    with pytest.raises(InputError, match=r"made from different data.*overwrite=true"):
+        collect_runs(study.runs)
+    with pytest.raises(InputError, match=r"made from different data.*overwrite=true"):
+        read_members(study.runs)
+    study.train("fold=0", "overwrite=true")
+    assert len(collect_runs(study.runs).runs) == len(read_members(study.runs)) == 2
+    assert last.exists()
+
+
+def test_an_image_is_pooled_once_where_runs_do_not_know_their_data(tmp_path: Path) -> None:
+    first = write_run(tmp_path, [1.0, 200.0], [0, 1], fold=0)
+    second = write_run(tmp_path, [1.0, 200.0], [0, 1], fold=1)
+    text = (second / results.SCORES).read_text()
+    (second / results.SCORES).write_text(text.replace("kos01/Part1", "kos00/Part1"))
+    with pytest.raises(InputError, match=r"kos00/Part1.jpg: scored in two folds.*move one of them away"):
+        collect_runs(tmp_path)
+    assert first.exists()
+
+
+def test_methods_on_different_data_are_called_not_comparable(tmp_path: Path) -> None:
+    for model, digest in (("one_stage", "a" * 16), ("unet", "b" * 16), ("seg_dec", "")):
+        folder = write_run(tmp_path, [1.0, 200.0], [0, 1], model=model, folds=1)
+        results.write_result(folder, results.read_result(folder).model_copy(update={"data_digest": digest}))
+    problems = [p for p in collect_runs(tmp_path).problems if p.startswith("Not comparable")]
+    assert len(problems) == 1 and "U-Net" in problems[0] and "than " in problems[0] and "One-Stage" in problems[0]
+
+
+def test_the_digest_knows_pixels_and_not_places(study: Study) -> None:
+    before = results.read_result(study.train()).data_digest
+    write_image(study.data / "kos01" / "Part1.jpg", picture("another"))
+    after = results.read_result(study.train("variant=after")).data_digest
+    assert before != after and len(before) == len(after) == 16

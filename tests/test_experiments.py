@@ -1,0 +1,69 @@
+"""The published tables are those of the committed result files."""
+
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from fake_runs import write_run
+
+from anomaly_seg.errors import InputError
+
+SCRIPT = Path(__file__).parent.parent / "experiments" / "tables.py"
+
+
+@pytest.fixture
+def tables(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ModuleType:
+    """The script, with its pages and results in an empty folder."""
+    module = load()
+    monkeypatch.setattr(module, "HERE", tmp_path)
+    return module
+
+
+def load() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("experiments_tables", SCRIPT)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_every_published_table_is_up_to_date() -> None:
+    script = load()
+    pages = script.pages()
+    found = sum(page.read_text(encoding="utf-8").count("<!-- table\n") for page in pages)
+    assert found >= 8
+    assert [
+        str(page) for page in pages if script.renew(page.read_text(encoding="utf-8")) != page.read_text("utf-8")
+    ] == []
+
+
+def test_a_table_says_what_the_scores_say(tables: ModuleType, tmp_path: Path) -> None:
+    # Fold 0: 1 false alarm at sigma 100. Fold 1: 1 miss. By the other fold's best threshold (between 50 and 150, or
+    # between 30 and 60) the verdicts are the same.
+    write_run(tmp_path, [1, 120, 150, 400], [0, 0, 1, 1], fold=0, folds=2, height=1408, width=512)
+    write_run(tmp_path, [1, 2, 90, 300], [0, 0, 1, 1], fold=1, folds=2, height=1408, width=512)
+    page = "# Page\n\n<!-- table\nwhat | paper | AP | FP at FN = 0\nours | .\n-->\nold\n<!-- end -->\nafter\n"
+    lines = tables.renew(page).splitlines()
+    assert lines[6:11] == [
+        "",
+        "| what | FP, FN, F1 at `paper` | AP | FP at FN = 0 |",
+        "| --- | --- | --- | --- |",
+        "| ours | 1, 1, 0.750 | 0.950 | 1 |",
+        "",
+    ]
+    assert lines[:2] == ["# Page", ""] and lines[11:] == ["<!-- end -->", "after"]
+    assert tables.renew(tables.renew(page)) == tables.renew(page)
+
+
+def test_a_row_names_one_group_of_runs(tables: ModuleType, tmp_path: Path) -> None:
+    for seed in (0, 1):
+        write_run(tmp_path, [1, 200 - 150 * seed], [0, 1], fold=0, folds=1, seed=seed, height=1408, width=512)
+    table = "what | paper\nours | {}\n".format
+    assert tables.build(table(". seed=1")).splitlines()[2] == "| ours | 0, 1, 0.000 |"
+    with pytest.raises(InputError, match="names 2 groups of runs"):
+        tables.build(table("."))
+    with pytest.raises(InputError, match="names 0 groups of runs"):
+        tables.build(table(". seed=7"))
+    with pytest.raises(InputError, match="needs a text for each column that is no measure"):
+        tables.build("paper\nours | .\n")
