@@ -1,6 +1,9 @@
-"""The classifier without parameters: sum of the map's pixels against a threshold (paper section 2.3, Eq. 5 and 6)."""
+"""The classifier without parameters: sum of the map's pixels against a threshold (paper section 2.3, Eq. 5 and 6).
 
-from jaxtyping import Bool, Float
+The verdict is score > sigma (Eq. 6; the paper prints class 0 there, we keep the field's 1 = defective).
+"""
+
+from jaxtyping import Float
 from torch import Tensor
 
 
@@ -16,9 +19,9 @@ def pooled_score(probability: Float[Tensor, "b 1 h w"]) -> Float[Tensor, " b"]:
     >>> pooled_score(torch.full((1, 1, 2, 4), 0.25)).item()
     2.0
     """
-    return probability.double().sum(dim=(1, 2, 3))
+    return to_float64(probability).sum(dim=(1, 2, 3))
 
 
-def is_defective(score: Float[Tensor, " b"], sigma: float) -> Bool[Tensor, " b"]:
-    """True where G > sigma (Eq. 6; the paper prints class 0 there, we keep the field's 1 = defective)."""
-    return score > sigma
+def to_float64(values: Tensor) -> Tensor:
+    """The same in float64: on the same device, or on the CPU if that is one of Apple's GPUs, which have no float64."""
+    return (values.cpu() if values.device.type == "mps" else values).double()

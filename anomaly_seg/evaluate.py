@@ -19,9 +19,9 @@ from anomaly_seg.data.cache import Place
 from anomaly_seg.data.datamodule import Batch, to_float
 from anomaly_seg.models.base import Network, Output
 
-PIXEL_THRESHOLDS = torch.sigmoid(torch.linspace(-9.2, 9.2, 185))
-"""Grid for pixel-level counts: even in log-odds from 0.0001 to 0.9999, for maps crowd at both ends."""
-
+PIXEL_THRESHOLDS = torch.sigmoid(torch.cat([torch.arange(-80, -9.2, 0.5), torch.linspace(-9.2, 9.2, 185)]))
+"""Grid for pixel-level counts, in log-odds, for maps crowd at both ends: products of probabilities reach down to 1e-35
+(a grid that stopped at 0.0001 would leave many defect pixels of a suppressed map unranked)."""
 
 DECISION = "decision"
 """The one score that is no sum of a map's pixels."""
@@ -118,6 +118,7 @@ def predictions(
     places: Places | None = None,
 ) -> Iterator[tuple[Batch, dict[str, Tensor], dict[str, Tensor]]]:
     """Each batch as floats with its maps and scores; of tiles only the inner part."""
+    tf32, torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.allow_tf32, False  # 10 bits of mantissa are no float32
     modes = [(module, module.training) for module in network.modules()]  # part by part: some may be frozen
     network.eval().to(device)
     try:
@@ -130,6 +131,7 @@ def predictions(
                     batch, output, maps = _inner(batch, output, maps, places)
                 yield batch, maps, network.scores(output, maps)
     finally:
+        torch.backends.cudnn.allow_tf32 = tf32
         for module, training in modes:
             module.training = training
 

@@ -126,7 +126,7 @@ class SegmentationModule(L.LightningModule):
         return int(self.trainer.estimated_stepping_batches)
 
     def on_validation_epoch_start(self) -> None:
-        self.judges = MetricCollection({"AP": BinaryAveragePrecision(), "AUROC": BinaryAUROC()}).to(self.device)
+        self.judges = MetricCollection({"AP": BinaryAveragePrecision(), "AUROC": BinaryAUROC()})  # on the CPU: float64
         self.pixel_judges = MetricCollection({"IoU": BinaryJaccardIndex(), "Dice": BinaryF1Score()}).to(self.device)
 
     def validation_step(self, batch: Batch, batch_index: int) -> None:
@@ -138,7 +138,7 @@ class SegmentationModule(L.LightningModule):
         pixels = maps[network.pixel_map(maps)]
         if network.readout in maps:  # a sum of pixels; torchmetrics wants probabilities
             score = score / pixels[0].numel()
-        self.judges.update(score.float(), batch.label.int())
+        self.judges.update(score.cpu(), batch.label.int().cpu())
         self.pixel_judges.update(pixels, batch.mask.int())
 
     def on_validation_epoch_end(self) -> None:

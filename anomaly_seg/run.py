@@ -36,7 +36,7 @@ from anomaly_seg.profiling import ProfileSteps
 from anomaly_seg.schema import Result, Training
 from anomaly_seg.tiling import ALIGN
 
-CHECKPOINT = "checkpoint.ckpt"
+CHECKPOINT, CONFIG = "checkpoint.ckpt", "config.yaml"
 
 
 def run(config: DictConfig) -> Path:
@@ -49,6 +49,7 @@ def run(config: DictConfig) -> Path:
         InputError: settings, data or folder that cannot be used.
     """
     chosen: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
+    settings.name(chosen)
     settings.check(chosen)
     settings.check_trainer(chosen)
     _quiet()
@@ -63,6 +64,7 @@ def run(config: DictConfig) -> Path:
     L.seed_everything(chosen["seed"], workers=True, verbose=False)
     data = make_data(chosen, read_dataset(chosen["data"]["reader"]))
     module = make_module(chosen, data)
+    begin(folder, chosen)  # nothing that was there is lost before all of the above is known to work
     checkpoint = folder / CHECKPOINT
     resume = checkpoint if checkpoint.exists() else None
     logger = make_logger(chosen, folder, resumed=resume is not None)
@@ -131,33 +133,46 @@ def _quiet() -> None:
 
 
 def claim(folder: Path, chosen: dict[str, Any]) -> bool:
-    """Make the folder this run's. True if the run is finished already.
+    """Whether the folder holds this very run, finished. Changes nothing.
 
     Raises:
-        InputError: the folder belongs to a run with other settings, or cannot be written.
+        InputError: the folder belongs to a run with other settings, or to none.
     """
-    record = folder / "config.yaml"
+    record, finished = folder / CONFIG, results.finished(folder)
     try:
-        if chosen["overwrite"] and folder.exists():
-            if not record.exists() and any(folder.iterdir()):
+        if chosen["overwrite"]:
+            if folder.exists() and not record.exists() and any(folder.iterdir()):
                 raise InputError(
-                    f"{folder}: holds files but no config.yaml, so it is no run's; overwrite=true leaves it alone"
+                    f"{folder}: holds files but no {CONFIG}, so it is no run's; overwrite=true leaves it alone"
                 )
-            shutil.rmtree(folder)
+            return False
         # A run that failed before its first epoch ended has nothing to lose: mend the settings and start again.
-        if record.exists() and (results.finished(folder) or (folder / CHECKPOINT).exists()):
-            changed = settings.differences(_recorded(record), chosen)
+        if record.exists() and (finished or (folder / CHECKPOINT).exists()):
+            changed = settings.differences(settings.read(record), chosen)
             if changed:
                 raise InputError(
                     f"{folder} holds a run with other settings ({'; '.join(changed[:8])}): set experiment_name or "
                     "variant to keep both, or overwrite=true to replace it"
                 )
-        if results.finished(folder):
-            return True
-        results.write_whole(record, yaml.safe_dump(chosen, sort_keys=False))
+        elif finished and results.read_result(folder).config_digest != settings.digest(chosen):
+            raise InputError(f"{folder} holds a run with other settings, and its {CONFIG} is gone: move it away")
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be read ({error}); set output_dir") from error
+    return finished
+
+
+def begin(folder: Path, chosen: dict[str, Any]) -> None:
+    """Make the folder this run's: empty it if the run is to be replaced, and write its settings.
+
+    Raises:
+        InputError: it cannot be written.
+    """
+    try:
+        if chosen["overwrite"] and folder.exists():
+            shutil.rmtree(folder)
+        results.write_whole(folder / CONFIG, yaml.safe_dump(chosen, sort_keys=False))
     except OSError as error:
         raise InputError(f"{folder}: cannot be written ({error}); free space, or set output_dir") from error
-    return False
 
 
 def compare_data(folder: Path, chosen: dict[str, Any]) -> str:
@@ -179,17 +194,6 @@ def compare_data(folder: Path, chosen: dict[str, Any]) -> str:
             "to keep both, or overwrite=true to replace it"
         )
     return ""
-
-
-def _recorded(record: Path) -> dict[str, Any]:
-    """The settings that a run's folder was claimed with."""
-    try:
-        found = yaml.safe_load(record.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError):
-        found = None
-    if not isinstance(found, dict):
-        raise InputError(f"{record}: damaged; set overwrite=true to replace the run, or delete its folder")
-    return found
 
 
 def make_data(chosen: dict[str, Any], dataset: Any) -> FoldDataModule:

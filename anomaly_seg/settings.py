@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from anomaly_seg.errors import InputError
 
 IRRELEVANT = (
@@ -23,6 +25,23 @@ LATER = {
 
 COMPILE_MODES = ("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")
 """torch.compile's documented modes."""
+
+
+NAMES = ("experiment_name", "variant", "data.name", "model.name", "scale.name")
+
+
+def name(settings: dict[str, Any]) -> None:
+    """Make all names text, in place: on a command line, 2 is a number and null is nothing.
+
+    Raises:
+        InputError: a name other than the variant's is null.
+    """
+    for dotted in NAMES:
+        *groups, key = dotted.split(".")
+        part = settings[groups[0]] if groups else settings
+        if part[key] is None and dotted != "variant":
+            raise InputError(f"{dotted}=null: give a name")
+        part[key] = "" if part[key] is None else str(part[key])
 
 
 def check(settings: Mapping[str, Any]) -> None:
@@ -52,6 +71,17 @@ def check_trainer(settings: Mapping[str, Any]) -> None:
         )
     if not isinstance(trainer["compile"], bool) and trainer["compile"] not in COMPILE_MODES:
         raise InputError(f"trainer.compile={trainer['compile']}: choose false, true or {', '.join(COMPILE_MODES)}")
+
+
+def read(record: Path) -> dict[str, Any]:
+    """The settings that a run's folder was claimed with, from its config.yaml. Raises InputError if it is damaged."""
+    try:
+        found = yaml.safe_load(record.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError):
+        found = None
+    if not isinstance(found, dict):
+        raise InputError(f"{record}: damaged; set overwrite=true to replace the run, or delete its folder")
+    return found
 
 
 def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -96,7 +96,10 @@ def train(config_folder: Path, overrides: Sequence[str]) -> int:
     failed = [line for line in lines if line.get("status") == "failed"]
     if len(lines) > 1:
         for line in failed:
-            print(f"failed: {line['run']}\n  {line['error']}\n  {line['trace']}", file=sys.stderr)
+            print(
+                f"failed: {line['run']}\n  {line['error']}" + f"\n  {line['trace']}" * bool(line["trace"]),
+                file=sys.stderr,
+            )
     if not failed:
         return 0
     return 2 if all(line["input"] for line in failed) else 1
@@ -166,19 +169,19 @@ def _only_one(folder: Path) -> Iterator[None]:
 
 def _fail(name: str, folder: Path, error: Exception) -> None:
     """Traceback into the run's folder at once, one line into the journal, and one on the screen."""
-    text, where = "".join(traceback.format_exception(error)), "no folder to keep the traceback in"
+    text, where = "".join(traceback.format_exception(error)), ""
     known = isinstance(error, InputError)
     try:
         # A folder that another configuration owns is left as it is.
         if not known or not (folder / "config.yaml").exists():
             folder.mkdir(parents=True, exist_ok=True)
             (folder / FAILURE).write_text(text)
-            where = str(folder / FAILURE)
+            where = "" if known else str(folder / FAILURE)  # the message of a known one is enough on its own
     except OSError:
         pass
     message = str(error) if known else f"{type(error).__name__}: {error}"
     _append({"run": name, "status": "failed", "error": message, "trace": where, "input": known})
-    print(f"anomaly-seg train: {message}" + ("" if known else f"\n  traceback: {where}"), file=sys.stderr)
+    print(f"anomaly-seg train: {message}" + f"\n  traceback: {where}" * bool(where), file=sys.stderr)
 
 
 def _clean() -> None:

@@ -89,15 +89,6 @@ def check_overlap(tile_height: int, tile_width: int, overlap: int, align: int = 
         )
 
 
-def tiles(height: int, width: int, tile_height: int, tile_width: int, overlap: int, align: int = ALIGN) -> list[Tile]:
-    """Corners of the tiles of an image, row by row; see `Layout`.
-
-    >>> tiles(64, 100, 64, 64, 16)
-    [Tile(y=0, x=0), Tile(y=0, x=48)]
-    """
-    return Layout(height, width, tile_height, tile_width, overlap, align).tiles
-
-
 def cut(image: np.ndarray, tile: Tile, tile_height: int, tile_width: int, fill: int | None = None) -> np.ndarray:
     """One tile of an image (h, w) or (h, w, c).
 

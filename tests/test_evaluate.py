@@ -1,6 +1,7 @@
 """Scores, pixel counts and pictures against direct computation."""
 
 import gc
+import math
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import in_memory
+from sklearn.metrics import average_precision_score
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.data import DataLoader
@@ -20,6 +22,7 @@ from anomaly_seg.data.datamodule import Batch
 from anomaly_seg.drawing import draw
 from anomaly_seg.errors import InputError
 from anomaly_seg.evaluate import PIXEL_THRESHOLDS, evaluate, pixel_counts
+from anomaly_seg.metrics import pixel_measures
 from anomaly_seg.models.base import Network, Output
 from anomaly_seg.models.one_stage import OneStage
 from anomaly_seg.models.seg_dec import SegDec
@@ -72,12 +75,34 @@ class TestPixelCounts:
         assert torch.equal(counts.fn, expected[:, 1, 0]) and torch.equal(counts.tn, expected[:, 0, 0])
 
     def test_the_grid_is_ascending_and_even_in_log_odds(self) -> None:
-        assert PIXEL_THRESHOLDS[0].item() == pytest.approx(1e-4, rel=0.02)
+        assert PIXEL_THRESHOLDS[0].item() == pytest.approx(math.exp(-80), rel=1e-4)
+        assert PIXEL_THRESHOLDS[-1].item() == pytest.approx(0.9999, abs=1e-5)
         steps = torch.logit(PIXEL_THRESHOLDS.double()).diff()
-        assert (steps > 0).all() and steps.std() / steps.mean() < 1e-3
+        assert (steps > 0).all() and steps.max().item() == pytest.approx(0.5, rel=1e-3)
+        fine = steps[-184:]
+        assert fine.std() / fine.mean() < 1e-3
+
+    @pytest.mark.parametrize("power", [1, 4, 6])
+    def test_a_power_of_the_map_ranks_as_the_map(self, power: int) -> None:
+        # As fine suppression does; exact AP by scikit-learn. Log-odds from -14 to 4: to the sixth power, 1e-36 to 0.9.
+        generator = torch.Generator().manual_seed(0)
+        mask = (torch.rand(1, 1, 64, 64, generator=generator) < 0.1).float()
+        logit = (torch.randn(1, 1, 64, 64, generator=generator) * 2 - 8 + 3 * mask).clamp(-13, 4)
+        counts = pixel_counts(torch.sigmoid(logit) ** power, mask, PIXEL_THRESHOLDS)
+        found = pixel_measures(PIXEL_THRESHOLDS.double().numpy(), *(c.numpy() for c in counts)).ap
+        assert found == pytest.approx(average_precision_score(mask.flatten(), logit.flatten()), abs=0.01)
 
 
 class TestEvaluate:
+    @pytest.mark.parametrize("before", [True, False])
+    def test_convolutions_are_in_float32_on_a_gpu_too(self, before: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", before)
+        seen: list[bool] = []
+        net = network(UNet)
+        net.register_forward_hook(lambda *args: seen.append(torch.backends.cudnn.allow_tf32))
+        evaluate(net, batches(2, 1), progress=False)
+        assert seen == [False, False] and torch.backends.cudnn.allow_tf32 is before
+
     @pytest.mark.parametrize("kind", [OneStage, SegDec, UNet])
     @pytest.mark.parametrize("batch_size", [1, 2])
     def test_scores_are_those_of_a_direct_pass(self, kind: type[Network], batch_size: int) -> None:

@@ -8,6 +8,7 @@ import lightning as L
 import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
+from sklearn.metrics import average_precision_score, f1_score, jaccard_score, roc_auc_score
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import DataLoader
@@ -16,6 +17,7 @@ from anomaly_seg.checkpoint import check_fits
 from anomaly_seg.data.datamodule import Batch
 from anomaly_seg.errors import InputError
 from anomaly_seg.losses import Phase
+from anomaly_seg.models.base import Network, Output
 from anomaly_seg.models.one_stage import OneStage
 from anomaly_seg.models.seg_dec import SegDec
 from anomaly_seg.module import NotFiniteError, SegmentationModule
@@ -42,6 +44,35 @@ class Pictures(torch.utils.data.Dataset):
         mask = torch.zeros(1, *self.size)
         mask[:, 8:12, 8:12] = i % 2
         return Batch(image * (math.nan if i == self.broken else 1), mask, torch.tensor(float(i % 2)), torch.tensor(i))
+
+
+class Brightness(Network):
+    """The image as its own map: log-odds from -5 (black) to 5 (white)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shift = torch.nn.Parameter(torch.tensor(-5.0))
+
+    def forward(self, image: Tensor) -> Output:
+        return Output({"map": 10 * image + self.shift})
+
+    def maps(self, output: Output) -> dict[str, Tensor]:
+        return {"map": torch.sigmoid(output.logits["map"])}
+
+
+def test_validation_measures_are_those_of_scikit_learn() -> None:
+    data = Pictures(count=12)
+    module = SegmentationModule(Brightness(), [Phase("all", 1.0, (), {"map": 1.0})], ADAM)
+    quiet = {"logger": False, "enable_progress_bar": False, "accelerator": "cpu"}
+    (found,) = L.Trainer(**quiet).validate(module, DataLoader(data), verbose=False)
+    images, masks = (torch.stack([getattr(data[i], name) for i in range(12)]) for name in ("image", "mask"))
+    label, score = [i % 2 for i in range(12)], torch.sigmoid(10 * images.double() - 5).sum(dim=(1, 2, 3))
+    assert found["validation/AP"] == pytest.approx(average_precision_score(label, score), abs=1e-6)
+    assert found["validation/AUROC"] == pytest.approx(roc_auc_score(label, score), abs=1e-6)
+    assert 0 < found["validation/AP"] < 1
+    defect, called = masks.flatten().numpy() == 1, images.flatten().numpy() > 0.5
+    assert found["validation_pixel/IoU"] == pytest.approx(jaccard_score(defect, called), abs=1e-6)
+    assert found["validation_pixel/Dice"] == pytest.approx(f1_score(defect, called), abs=1e-6)
 
 
 def one_stage(**more: Any) -> SegmentationModule:

@@ -267,3 +267,14 @@ def test_the_axis_keeps_the_order_of_scores(scores: list[float]) -> None:
     positions = figures.to_axis(np.sort(scores), figures.axis_for(scores))
     assert np.isfinite(positions).all()
     assert np.all(np.diff(positions) >= 0)
+
+
+def test_folds_trained_with_other_settings_are_left_out(tmp_path: Path) -> None:
+    for fold in range(2):
+        for model, epochs in (("one_stage", 6 + fold), ("unet", 6)):
+            folder = write_run(tmp_path, [1.0, 2000.0], [0, 1], model=model, fold=fold, folds=2)
+            (folder / "config.yaml").write_text(f"epochs: {epochs}\nfold: {fold}\nthreads: {fold}\n")
+    found = collect_runs(tmp_path)
+    assert [group.key.model for group in found.groups] == ["unet"]
+    (problem,) = found.problems
+    assert problem.startswith("Left out: ") and "One-Stage" in problem and "(epochs: 6 -> 7)" in problem

@@ -131,6 +131,20 @@ class TestTheSameAgain:
         assert "finished before with the same settings" in capsys.readouterr().err
         assert {p: p.stat().st_mtime_ns for p in copied.rglob("*")} == before
 
+    def test_nothing_is_replaced_before_the_new_run_can_start(self, configure: Callable, copied: Path) -> None:
+        before = {p: p.read_bytes() for p in copied.rglob("*") if p.is_file()}
+        for mistake in ("optimizer.name=adamm", "data.reader.height=1", "sampler.kind=typo"):
+            with pytest.raises(InputError):
+                run(configure("epochs=2", "overwrite=true", mistake))
+            if mistake != "optimizer.name=adamm":  # which only Lightning asks for
+                assert {p: p.read_bytes() for p in copied.rglob("*") if p.is_file()} == before
+
+    def test_a_result_without_its_settings_is_taken_for_no_other_run(self, configure: Callable, copied: Path) -> None:
+        (copied / "config.yaml").unlink()
+        assert run(configure("epochs=2")) == copied
+        with pytest.raises(InputError, match=r"with other settings, and its config\.yaml is gone"):
+            run(configure("epochs=2", "optimizer.lr=0.5"))
+
     def test_what_changes_no_result_is_no_other_setting(self, configure: Callable, copied: Path) -> None:
         assert (
             run(configure("epochs=2", "threads=2", "pictures=false", "logger=tensorboard", "data.workers=3")) == copied
@@ -348,3 +362,17 @@ def test_a_debug_run_goes_through_everything_in_two_steps(configure: Callable, t
         assert results.read_result(folder).training.steps == 2
     both = results.read_result(run(configure(*words, "model=seg_dec")))
     assert both.training.steps == 2 and both.readout == "decision"
+
+
+@pytest.mark.parametrize("word", ["2", "0.5"])
+def test_names_that_look_like_numbers_are_names(word: str, tmp_path: Path, cache: Path) -> None:
+    folder = run(tiny_config(tmp_path, f"variant={word}", f"experiment_name={word}", f"data.name={word}"))
+    about = results.read_result(folder).run
+    assert {about.variant, about.experiment, about.data} == {word}
+    assert run(tiny_config(tmp_path, f"variant='{word}'", f"experiment_name={word}", f"data.name={word}")) == folder
+
+
+def test_no_variant_and_no_name(tmp_path: Path, cache: Path) -> None:
+    assert results.read_result(run(tiny_config(tmp_path, "variant=null"))).run.variant == ""
+    with pytest.raises(InputError, match=r"experiment_name=null: give a name"):
+        run(tiny_config(tmp_path, "experiment_name=null"))

@@ -15,13 +15,17 @@ from anomaly_seg.errors import InputError
 from anomaly_seg.models.base import Network
 from anomaly_seg.models.one_stage import OneStage
 from anomaly_seg.models.unet import UNet
-from anomaly_seg.tiling import ALIGN, Layout, Stitcher, Tile, cut, tiles
+from anomaly_seg.tiling import ALIGN, Layout, Stitcher, Tile, cut
 
 sizes = st.integers(1, 150)
 layouts = st.builds(
     lambda h, w, th, tw, share, align: Layout(h, w, th, tw, int(share * (min(th, tw) - align)), align),
     sizes, sizes, st.integers(16, 60), st.integers(16, 60), st.floats(0, 1), st.sampled_from([1, 2, 8, 16]),
 )  # fmt: skip
+
+
+def tiles(height: int, width: int, tile_height: int, tile_width: int, overlap: int) -> list[Tile]:
+    return Layout(height, width, tile_height, tile_width, overlap, 16).tiles
 
 
 class TestWhere:

@@ -162,8 +162,8 @@ class FoldDataModule(LightningDataModule):
         return self._loader(TestSet(self.arrays, self.split.test), 1)
 
     def val_dataloader(self) -> DataLoader | list:
-        """The validation images each epoch; never the test images."""
-        return self.test_dataloader() if self.evaluate_on == "validation" else []
+        """The validation images each epoch; never the test images. None in tiles, which are no images."""
+        return self.test_dataloader() if self.evaluate_on == "validation" and self.how.fit != "tile" else []
 
     @cached_property
     def digest(self) -> str:

@@ -61,6 +61,11 @@ class Network(nn.Module):
         """What the logit `name` should become: by default the (dilated) mask itself."""
         return mask
 
+    @property
+    def size_rule(self) -> str:
+        """What heights and widths it takes, in words."""
+        return f"multiples of {self.size_multiple} of at least {self.smallest_size}"
+
     def nearest_size(self, height: int, width: int) -> tuple[int, int]:
         """The input size nearest to this one that the network takes."""
         step = self.size_multiple
@@ -73,8 +78,7 @@ class Network(nn.Module):
         good = self.nearest_size(height, width)
         if good != (height, width):
             raise InputError(
-                f"input of {height}x{width} (height x width): {type(self).__name__} needs multiples of "
-                f"{self.size_multiple} of at least {self.smallest_size}; "
+                f"input of {height}x{width} (height x width): {type(self).__name__} needs {self.size_rule}; "
                 f"the nearest good size is {good[0]}x{good[1]} (set scale.height and scale.width)"
             )
 

@@ -1,5 +1,6 @@
 """Building blocks: convolution with normalisation and ReLU, and the up-sampling block of a decoder."""
 
+import math
 from itertools import pairwise
 from typing import Literal
 
@@ -95,6 +96,13 @@ def scaled(channels: int, width: float) -> int:
     if width <= 0:
         raise InputError(f"model.network.width={width}: use a number above 0 (1 is the published width)")
     return max(1, round(channels * width))
+
+
+def start_at(log_odds: float, layer: nn.Module) -> None:
+    """Let a head's layer begin at this log-odds of a defect, by its bias. Raises InputError for no finite number."""
+    if not isinstance(log_odds, int | float) or not math.isfinite(log_odds):
+        raise InputError(f"model.network.head_bias={log_odds}: use a number, or prior")
+    nn.init.constant_(layer.bias, log_odds)  # type: ignore[arg-type]
 
 
 def initialise(module: nn.Module, init: Init) -> None:

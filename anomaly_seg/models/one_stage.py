@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from anomaly_seg.classifier import pooled_score
 from anomaly_seg.errors import InputError
 from anomaly_seg.models.base import Network, Output
-from anomaly_seg.models.blocks import Backend, Init, Norm, UpBlock, initialise, scaled
+from anomaly_seg.models.blocks import Backend, Init, Norm, UpBlock, initialise, scaled, start_at
 from anomaly_seg.models.encoder import Encoder
 
 Map = Float[Tensor, "b 1 h w"]
@@ -52,12 +52,9 @@ class SideOutput(nn.Module):
     change the function, but up-sampling one channel instead of many costs a fraction of the memory.
     """
 
-    def __init__(self, channels: int, factor: int, mode: Literal["bilinear", "nearest"], bias: float) -> None:
+    def __init__(self, channels: int, factor: int, mode: Literal["bilinear", "nearest"]) -> None:
         super().__init__()
-        if not isinstance(bias, int | float) or not math.isfinite(bias):
-            raise InputError(f"model.network.head_bias={bias}: use a number, or prior")
         self.reduce = nn.Conv2d(channels, 1, 1)
-        nn.init.constant_(self.reduce.bias, bias)  # type: ignore[arg-type]
         self.factor, self.mode = factor, mode
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b 1 H W"]:
@@ -116,9 +113,11 @@ class OneStage(Network):
         self.up3 = UpBlock(c4, c3, d3, 5, norm, transposed_kernel)
         self.up2 = UpBlock(d3, c2, d2, 5, norm, transposed_kernel)
         self.up1 = UpBlock(d2, c1, d1, 5, norm, transposed_kernel)
-        initialise(self, init)
         shapes = {1: (d1, 1), 2: (d2, 2), 3: (d3, 4)}
-        self.side = nn.ModuleDict({f"f{k}": SideOutput(*shapes[k], upsampling, head_bias) for k in side_outputs})
+        self.side = nn.ModuleDict({f"f{k}": SideOutput(*shapes[k], upsampling) for k in side_outputs})
+        initialise(self, init)
+        for head in self.side.values():
+            start_at(head_bias, head.reduce)  # type: ignore[arg-type]
         self.bottom, self.multiplications, self.readout = bottom, multiplications, readout
 
     def forward(self, image: Float[Tensor, "b c h w"]) -> Output:

@@ -13,8 +13,9 @@ import torch.nn.functional as nnf
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from anomaly_seg.classifier import to_float64
 from anomaly_seg.models.base import Network, Output
-from anomaly_seg.models.blocks import Backend, Init, Norm, conv_norm_relu, initialise, normalisation
+from anomaly_seg.models.blocks import Backend, Init, Norm, conv_norm_relu, initialise, normalisation, start_at
 from anomaly_seg.models.encoder import Encoder
 
 
@@ -86,9 +87,11 @@ class SegDec(Network):
         channels = self.segmentation.encoder.widths[-1]
         self.decision = Decision(channels, decision_widths, norm)
         initialise(self, init)
-        shift = self.segmentation.head[1].bias
-        assert isinstance(shift, Tensor)
-        nn.init.constant_(shift, head_bias)
+        start_at(head_bias, self.segmentation.head[1])
+
+    @property
+    def size_rule(self) -> str:
+        return f"{super().size_rule}, and one side of at least {2 * self.smallest_size}"
 
     def nearest_size(self, height: int, width: int) -> tuple[int, int]:
         height, width = super().nearest_size(height, width)
@@ -112,7 +115,7 @@ class SegDec(Network):
     def scores(self, output: Output, maps: dict[str, Tensor]) -> dict[str, Float[Tensor, " b"]]:
         """The decision's probability, in float64 (float32 would round sure ones into ties), and the pooled mask."""
         assert output.decision is not None
-        return {"decision": torch.sigmoid(output.decision.double())} | super().scores(output, maps)
+        return {"decision": torch.sigmoid(to_float64(output.decision))} | super().scores(output, maps)
 
 
 def segmentation_target(mask: Float[Tensor, "b 1 h w"]) -> Float[Tensor, "b 1 h/8 w/8"]:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from anomaly_seg.errors import InputError
 from anomaly_seg.models.base import Network, Output
-from anomaly_seg.models.blocks import Init, Norm, UpBlock, conv_stage, initialise, scaled
+from anomaly_seg.models.blocks import Init, Norm, UpBlock, conv_stage, initialise, scaled, start_at
 from anomaly_seg.models.one_stage import SideOutput
 
 
@@ -51,8 +51,9 @@ class UNet(Network):
         )
         self.up = nn.ModuleList(UpBlock(below, c, c, 3, norm) for c, below in pairwise(widths))
         self.pool = nn.MaxPool2d(2)
+        self.head = SideOutput(widths[0], 1, "bilinear")
         initialise(self, init)
-        self.head = SideOutput(widths[0], 1, "bilinear", head_bias)
+        start_at(head_bias, self.head.reduce)
 
     def forward(self, image: Float[Tensor, "b c h w"]) -> Output:
         self.check_size(image)

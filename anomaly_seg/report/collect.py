@@ -3,12 +3,13 @@
 import os
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pandas as pd
 
-from anomaly_seg import results
+from anomaly_seg import results, settings
 from anomaly_seg.errors import InputError
 from anomaly_seg.schema import Result
 
@@ -54,12 +55,13 @@ class Key(NamedTuple):
 
 @dataclass(frozen=True)
 class LoadedRun:
-    """One finished run; ``pixels`` is None where it wrote no pixel counts."""
+    """One finished run; ``pixels`` is None where it wrote no pixel counts, ``settings`` where only results are kept."""
 
     folder: Path
     result: Result
     scores: results.Scores
     pixels: results.Pixels | None
+    settings: dict[str, Any] | None
 
 
 @dataclass(frozen=True, eq=False)  # equal only to itself, so that what is computed from it can be cached
@@ -109,8 +111,7 @@ def collect_runs(directory: Path) -> Collection:
     """All runs below ``directory``, in a fixed order.
 
     Raises:
-        InputError: no such folder, no finished run in it, the same run in two folders, or folds of one cell that
-            were made from different data.
+        InputError: no such folder, no finished run in it, or the same run in two folders.
     """
     if not directory.is_dir():
         raise InputError(f"{directory}: no such folder: give the folder that holds the runs")
@@ -127,8 +128,10 @@ def collect_runs(directory: Path) -> Collection:
             problems.append(f"Unfinished: {folder.relative_to(directory)} has a configuration but no result.")
     if not finished:
         raise InputError(f"{directory}: holds no readable {results.RESULT}: run `anomaly-seg train` first")
-    groups = _group(finished, directory)
-    return Collection(directory, groups, _missing(groups) + _other_data(groups) + problems)
+    groups, left_out = _group(finished, directory)
+    if not groups:
+        raise InputError(f"{directory}: nothing to report: {' '.join(left_out)}")
+    return Collection(directory, groups, _missing(groups) + left_out + _other_data(groups) + problems)
 
 
 def picture_name(image: str) -> str:
@@ -154,7 +157,8 @@ def _load(folder: Path) -> LoadedRun:
             f"{result.counts.test_images}: run again"
         )
     pixels = results.read_pixels(folder) if (folder / results.PIXELS).is_file() else None
-    return LoadedRun(folder, result, scores, pixels)
+    record = folder / "config.yaml"
+    return LoadedRun(folder, result, scores, pixels, settings.read(record) if record.is_file() else None)
 
 
 def _key(result: Result) -> Key:
@@ -163,7 +167,8 @@ def _key(result: Result) -> Key:
     return Key(setting, run.model, run.variant, run.dilation, run.seed)
 
 
-def _group(runs: list[LoadedRun], directory: Path) -> list[Group]:
+def _group(runs: list[LoadedRun], directory: Path) -> tuple[list[Group], list[str]]:
+    """The cells of which one can speak as of one model, and why the others are left out."""
     cells: dict[Key, dict[int, LoadedRun]] = {}
     for run in runs:
         cell, fold = cells.setdefault(_key(run.result), {}), run.result.run.fold
@@ -171,11 +176,27 @@ def _group(runs: list[LoadedRun], directory: Path) -> list[Group]:
             here, there = (path.relative_to(directory) for path in (cell[fold].folder, run.folder))
             raise InputError(f"{directory}: {here} and {there} hold the same run: move one of them away")
         cell[fold] = run
-    for cell in cells.values():
-        results.check_pooled({run.folder.relative_to(directory): (run.result, run.scores) for run in cell.values()})
+    left_out = {key: reason for key, cell in cells.items() if (reason := _no_one_model(cell, directory))}
     order = {model: i for i, model in enumerate(METHOD_NAMES)}
-    keys = sorted(cells, key=lambda k: (k.setting, order.get(k.model, len(order)), k[1:]))
-    return [Group(key, max(run.result.run.folds for run in cells[key].values()), cells[key]) for key in keys]
+    keys = sorted(cells.keys() - left_out.keys(), key=lambda k: (k.setting, order.get(k.model, len(order)), k[1:]))
+    groups = [Group(key, max(run.result.run.folds for run in cells[key].values()), cells[key]) for key in keys]
+    return groups, [f"Left out: {key}: {reason}." for key, reason in sorted(left_out.items())]
+
+
+def _no_one_model(cell: dict[int, LoadedRun], directory: Path) -> str:
+    """Why the folds of a cell cannot be judged together; nothing if they can."""
+    runs = {run.folder.relative_to(directory): run for run in cell.values()}
+    known = [(folder, run.settings) for folder, run in runs.items() if run.settings]
+    for (first, its), (other, theirs) in pairwise(known):
+        changed = settings.differences(its, {**theirs, "fold": its.get("fold")})
+        if changed:
+            keys = "; ".join(changed[:3])
+            return f"{first} and {other} differ in more than their fold ({keys}): train one of them anew"
+    try:
+        results.check_pooled({folder: (run.result, run.scores) for folder, run in runs.items()})
+    except InputError as error:
+        return str(error)
+    return ""
 
 
 def _missing(groups: list[Group]) -> list[str]:
