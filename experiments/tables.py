@@ -47,8 +47,11 @@ class Row(NamedTuple):
         return f"{np.percentile(frame[self.column][frame['label'] == 0], percent):.2g}"
 
     def pixel_ap(self) -> str:
-        pixels = pooled_pixels(self.group)
-        return f"{pixels.ap:.3f}" if pixels is not None and pixels.ap is not None else ""
+        """Nothing where the counts stop before (nearly) all defect pixels are ranked, as those of older runs may."""
+        parts = [run.pixels for run in self.group.runs.values() if run.pixels is not None]
+        tp, fn = (sum(int(getattr(part, name)[0]) for part in parts) for name in ("tp", "fn"))
+        pooled = pooled_pixels(self.group)
+        return f"{pooled.ap:.3f}" if pooled is not None and pooled.ap is not None and tp > 0.99 * (tp + fn) else ""
 
     def training(self, fact: str) -> str:
         values = [getattr(run.result.training, fact) for _, run in sorted(self.group.runs.items())]
