@@ -16,7 +16,7 @@ from anomaly_seg.data.oddities import areas, broken, fold_notes, notes, problems
 from anomaly_seg.data.records import Dataset
 from anomaly_seg.data.split_file import make_folds
 from anomaly_seg.data.splits import across, only_fold
-from anomaly_seg.data.twins import Twin, find_twins
+from anomaly_seg.data.twins import KINDS, Twin, Twins, find_twins
 from anomaly_seg.errors import InputError
 
 
@@ -66,7 +66,7 @@ def check(settings: Mapping[str, Any], dataset: Dataset) -> Report:
         folds = np.minimum(folds, 1)  # all but the test part trains
     title = f"Folds, data.split={policy}" + (f", {'saved to' if new else 'from'} {file}" if file else "")
     parts += [f"{title}\n\n{_fold_table(arrays, twins, folds, tested)}", _twin_table(items, twins, folds)]
-    return _report(parts, oddities, wrong + twin_problems(twins, folds, file))
+    return _report(parts, oddities, wrong + twin_problems(twins, items, folds, file))
 
 
 def _report(parts: Sequence[str], notes: Sequence[str], problems: Sequence[str]) -> Report:
@@ -107,7 +107,7 @@ def _number(value: float) -> str:
     return f"{value:.0f}" if value == round(value) or value >= 100 else f"{value:.3g}"
 
 
-def _fold_table(arrays: Arrays, twins: Sequence[Twin], folds: np.ndarray, tested: int) -> str:
+def _fold_table(arrays: Arrays, twins: Twins, folds: np.ndarray, tested: int) -> str:
     rows = []
     for fold in range(tested):
         test = folds == fold
@@ -118,12 +118,12 @@ def _fold_table(arrays: Arrays, twins: Sequence[Twin], folds: np.ndarray, tested
     return tabulate(rows, head)
 
 
-def _twin_table(items: Sequence[str], twins: Sequence[Twin], folds: np.ndarray | None) -> str:
+def _twin_table(items: Sequence[str], twins: Twins, folds: np.ndarray | None) -> str:
     """One row for every two items that share images."""
-    if not twins:
+    if not twins.closest:
         return ""
     groups: dict[tuple[str, str, str], list[Twin]] = {}
-    for twin in twins:
+    for twin in twins.closest:
         groups.setdefault((items[twin.a], items[twin.b], twin.kind), []).append(twin)
     rows = []
     for (a, b, kind), pairs in groups.items():
@@ -132,7 +132,9 @@ def _twin_table(items: Sequence[str], twins: Sequence[Twin], folds: np.ndarray |
     head = ["item", "item", "kind", "pairs", "similarity", *([] if folds is None else ["test fold", ""])]
     table = tabulate(rows[:20], head, disable_numparse=True, colalign=("left", "left", "left", "right", "right"))
     more = f"\n... and {len(rows) - 20} more" if len(rows) > 20 else ""
-    return f"Twins: images of two items that show the same\n\n{table}{more}"
+    total, listed = sum(twins.count(kind) for kind in KINDS), len(twins.closest)
+    part = f" (the closest {listed} of {total} pairs)" if listed < total else ""
+    return f"Twins: images of two items that show the same{part}\n\n{table}{more}"
 
 
 def _sides(twin: Twin, folds: np.ndarray) -> tuple[str, str]:

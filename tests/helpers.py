@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 
 from anomaly_seg.data.records import Dataset, Record
+from anomaly_seg.data.twins import KINDS, Twin, Twins
 
 HEIGHT, WIDTH = 26, 10
 BOX = (slice(5, 9), slice(2, 7))
@@ -105,3 +106,11 @@ def in_memory(items: int = 6, views: int = 2, height: int = HEIGHT, width: int =
             mask = None if view else ArraySource(f"{name} mask", box_mask(height, width))
             records.append(Record(name, f"p{item}", ArraySource(name, picture(name, height, width)), mask))
     return Dataset("memory", records)
+
+
+def twins_of(images: int, pairs: Sequence[Twin]) -> Twins:
+    """So many images with these pairs, as `find_twins` returns them."""
+    matrix = {kind: np.zeros((images, images), bool) for kind in KINDS}
+    for a, b, kind, _ in pairs:
+        matrix[kind][min(a, b), max(a, b)] = True
+    return Twins({kind: np.packbits(pairs, axis=1) for kind, pairs in matrix.items()}, list(pairs))

@@ -97,6 +97,28 @@ def test_the_twins_of_kolektor(tmp_path: Path) -> None:
     assert report(tmp_path / "c", dataset, split="grouped_near").problems == 0
 
 
+def test_images_that_are_all_alike(tmp_path: Path) -> None:
+    """Twelve items of one picture with a little noise: near twins join all, which grouped_near could not split."""
+    dataset, scene = in_memory(items=12), picture("one", 26, 10).astype(np.float64)
+    for i, record in enumerate(dataset.records):
+        noise = np.random.default_rng(i).normal(0, 3, scene.shape)
+        record.image.array = np.clip(scene + noise, 0, 255).astype(np.uint8)  # type: ignore[attr-defined]
+    found = report(tmp_path, dataset)
+    assert found.problems == 0
+    assert "near twins join 12 of 12 items: images of one product in one place are alike" in unwrapped(found.text)
+    refused = report(tmp_path, dataset, split="grouped_near")
+    assert refused.problems == 1
+    assert "near twins join 12 of 12 items into one group; use data.split=grouped" in unwrapped(refused.text)
+
+
+def test_of_many_twins_the_closest_are_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("anomaly_seg.data.twins.LISTED", 2)
+    dataset = in_memory()
+    for i in (1, 3, 5):  # one picture under three items: three pairs
+        dataset.records[i].image.array = dataset.records[1].image.array  # type: ignore[attr-defined]
+    assert "show the same (the closest 2 of 3 pairs)" in report(tmp_path, dataset).text
+
+
 def test_all_broken_files_are_listed(tmp_path: Path) -> None:
     folder = write_kolektor(tmp_path / "k")
     (folder / "kos01" / "Part0.jpg").write_bytes(b"broken")

@@ -53,7 +53,7 @@ def test_quick_start_learns_and_keeps_its_results(execute: Callable, tmp_path: P
 def test_data_finds_the_planted_twin_and_groups_it(execute: Callable) -> None:
     found = execute(
         "data",
-        twins="[[names[t.a], names[t.b], t.kind] for t in twins]",
+        twins="[[names[t.a], names[t.b], t.kind] for t in twins.closest]",
         planted="[original.name, dataset.records[-1].name]",
         leaks="leaks['identical twins in training'].groupby('split').sum().to_dict()",
         area="area.to_dict('list')",

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import PUBLISHED_ITEMS, in_memory
+from helpers import PUBLISHED_ITEMS, in_memory, twins_of
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -24,7 +24,9 @@ def twins(a: str, b: str, kind: str) -> list[Twin]:
     return [Twin(ITEMS.index(a) + view, ITEMS.index(b) + view, kind, 1.0) for view in range(2)]
 
 
-TWINS = twins("kos01", "kos26", "identical") + twins("kos27", "kos34", "identical") + twins("kos38", "kos39", "near")
+TWINS = twins_of(
+    100, twins("kos01", "kos26", "identical") + twins("kos27", "kos34", "identical") + twins("kos38", "kos39", "near")
+)
 
 
 def by_item(items: list[str], folds: np.ndarray) -> dict[str, int]:
@@ -50,20 +52,21 @@ def test_twins_of_twins_stay_together() -> None:
     items, labels = ["d", "c", "b", "a", "e", "f"], [1] * 6
     chain = [Twin(0, 1, "identical", 1.0), Twin(2, 1, "identical", 1.0), Twin(3, 2, "identical", 1.0)]
     published = {"a": 2, "b": 0, "c": 1, "d": 0, "e": 0, "f": 1}
-    assert assign_folds(items, labels, 3, "grouped", chain, published).tolist() == [2, 2, 2, 2, 0, 1]
+    assert assign_folds(items, labels, 3, "grouped", twins_of(6, chain), published).tolist() == [2, 2, 2, 2, 0, 1]
 
 
 def test_across_counts_test_images_by_their_closest_twin() -> None:
-    pairs = [
+    listed = [
         Twin(0, 3, "identical", 1.0),
         Twin(0, 4, "near", 0.95),  # 0 counts once, as identical
         Twin(1, 4, "near", 0.95),
         Twin(1, 2, "identical", 1.0),  # both on one side
     ]
+    pairs = twins_of(6, listed)
     assert across(pairs, [3, 4, 5], [0, 1, 2]) == {"identical": 1, "near": 1}
     assert across(pairs, [0, 1, 2], [3, 4, 5]) == {"identical": 1, "near": 1}
     assert across(pairs, [4, 5], [0, 1, 2]) == {"identical": 0, "near": 2}  # 3 is on neither side
-    assert across([], [3, 4, 5], [0, 1, 2]) == {"identical": 0, "near": 0}
+    assert across(twins_of(6, []), [3, 4, 5], [0, 1, 2]) == {"identical": 0, "near": 0}
 
 
 def test_across_the_published_and_the_grouped_folds() -> None:
@@ -116,7 +119,7 @@ def test_groups_linked_by_twins_are_never_parted(
     items, labels = [item for item, _ in data], [label for _, label in data]
     found = [Twin(a, b, "identical", 1.0) for a, b in pairs if items[a] != items[b]]
     try:
-        result = assign_folds(items, labels, folds, "grouped", found, seed=seed)
+        result = assign_folds(items, labels, folds, "grouped", twins_of(len(items), found), seed=seed)
     except InputError:
         return
     by_item(items, result)
@@ -131,7 +134,7 @@ def test_linked_items_are_weighed_as_one() -> None:
     items = ["a", "b", "c", "d", "e", "f"]
     chain = [Twin(i, i + 1, "identical", 1.0) for i in range(3)]
     for seed in range(5):
-        folds = assign_folds(items, [1] * 6, 2, "grouped", chain, seed=seed).tolist()
+        folds = assign_folds(items, [1] * 6, 2, "grouped", twins_of(6, chain), seed=seed).tolist()
         assert len(set(folds[:4])) == 1 and folds[4] == folds[5] != folds[0]
 
 
@@ -175,7 +178,7 @@ def test_only_a_published_division_has_one_fold() -> None:
 def test_folds_are_saved_as_readable_json_and_used_again(tmp_path: Path) -> None:
     dataset, file = in_memory(items=6, views=2), tmp_path / "new" / "folds.json"
     labels = [1, 0] * 6
-    first = make_folds(dataset, labels, [], 3, "grouped", 0, file)
+    first = make_folds(dataset, labels, None, 3, "grouped", 0, file)
     saved = json.loads(file.read_text())
     assert saved["fold_of"] == {f"p{i}": int(first[2 * i]) for i in range(6)}
     assert (saved["data"], saved["folds"], saved["split"], saved["seed"]) == ("memory", 3, "grouped", 0)
@@ -184,7 +187,7 @@ def test_folds_are_saved_as_readable_json_and_used_again(tmp_path: Path) -> None
 
     turned = {item: (fold + 1) % 3 for item, fold in saved["fold_of"].items()}
     file.write_text(json.dumps({"fold_of": turned}))  # as drawn up by hand
-    again = make_folds(dataset, labels, [], 3, "grouped", 0, file)
+    again = make_folds(dataset, labels, None, 3, "grouped", 0, file)
     np.testing.assert_array_equal(again, (first + 1) % 3)
 
 
@@ -207,27 +210,46 @@ def test_folds_are_saved_as_readable_json_and_used_again(tmp_path: Path) -> None
 def test_saved_folds_that_do_not_fit(tmp_path: Path, change: object, message: str) -> None:
     dataset, file = in_memory(items=3, views=2), tmp_path / "f.json"
     good = {"folds": 3, "split": "grouped", "seed": 0, "fold_of": {"p0": 0, "p1": 1, "p2": 2}}
-    assert make_folds(dataset, [1, 0] * 3, [], 3, "grouped", 0).max() == 2  # without a file it works
+    assert make_folds(dataset, [1, 0] * 3, None, 3, "grouped", 0).max() == 2  # without a file it works
     text = change if isinstance(change, str) else json.dumps(good | change if isinstance(change, dict) else change)
     file.write_text(text)
     with pytest.raises(InputError, match=message):
-        make_folds(dataset, [1, 0] * 3, [], 3, "grouped", 0, file)
+        make_folds(dataset, [1, 0] * 3, None, 3, "grouped", 0, file)
 
 
 def test_a_place_that_takes_no_file(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match=r"data\.splits=.*: cannot be written"):
-        make_folds(in_memory(items=3), [1, 0] * 3, [], 3, "grouped", 0, tmp_path / "file" / "f.json")
+        make_folds(in_memory(items=3), [1, 0] * 3, None, 3, "grouped", 0, tmp_path / "file" / "f.json")
 
 
 def test_grouped_without_published_folds_keeps_twins_together() -> None:
-    pairs = twins("kos03", "kos44", "identical")
+    pairs = twins_of(100, twins("kos03", "kos44", "identical"))
     for seed in range(10):
         folds = by_item(ITEMS, assign_folds(ITEMS, LABELS, 3, "grouped", pairs, seed=seed))
         assert folds["kos03"] == folds["kos44"]
 
 
 # What cannot be
+
+
+def test_near_twins_that_join_nearly_all_items_are_named() -> None:
+    """Nine of ten items in one group leave two groups for three folds; without near twins the folds can be."""
+    items = [f"i{k}" for k in range(10)]
+    chain = twins_of(10, [Twin(k, k + 1, "near", 0.95) for k in range(8)])
+    message = r"fold 2 of 3 holds no image: near twins join 9 of 10 items into one group; use data\.split=grouped"
+    with pytest.raises(InputError, match=message):
+        assign_folds(items, [1] * 10, 3, "grouped_near", chain)
+    assert assign_folds(items, [1] * 10, 3, "grouped", chain).max() == 2
+    with pytest.raises(InputError, match=r"use fewer folds"):  # not the near twins' fault
+        assign_folds(items, [0] * 9 + [1], 3, "grouped_near", chain)
+
+
+def test_near_twins_leave_a_published_fold_without_images() -> None:
+    """Folds 0 and 1 are a and b; joined, both are fold 0."""
+    pair, published = twins_of(2, [Twin(0, 1, "near", 0.95)]), {"a": 0, "b": 1}
+    with pytest.raises(InputError, match=r"fold 0 of 2 .*: near twins join 2 of 2 items .* use data\.split=grouped"):
+        assign_folds(["a", "b"], [1, 1], 2, "grouped_near", pair, published)
 
 
 @pytest.mark.parametrize(

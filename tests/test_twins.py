@@ -6,6 +6,7 @@ from helpers import picture
 from hypothesis import given
 from hypothesis import strategies as st
 
+from anomaly_seg.data import twins
 from anomaly_seg.data.twins import NEAR, Twin, find_twins, thumbnail
 
 
@@ -15,8 +16,11 @@ def scene(name: str) -> np.ndarray:
 
 
 def twins_of(images: list[np.ndarray], items: list[str]) -> list[Twin]:
+    """The pairs one by one, which are all of them."""
     prints = [image.tobytes().hex() for image in images]
-    return find_twins(prints, np.stack([thumbnail(image) for image in images]), items)
+    found = find_twins(prints, np.stack([thumbnail(image) for image in images]), items)
+    assert found.count("identical") + found.count("near") == len(found.closest)
+    return found.closest
 
 
 def test_a_thumbnails_dot_product_is_a_correlation() -> None:
@@ -54,7 +58,7 @@ def test_different_scenes_are_no_twins() -> None:
 
 def test_the_same_pixels_in_other_bytes_are_near() -> None:
     a = scene("a")
-    (twin,) = find_twins(["jpg", "png"], np.stack([thumbnail(a), thumbnail(a)]), ["x", "y"])
+    (twin,) = find_twins(["jpg", "png"], np.stack([thumbnail(a), thumbnail(a)]), ["x", "y"]).closest
     assert twin.kind == "near" and twin.similarity == pytest.approx(1, abs=1e-5)
 
 
@@ -68,18 +72,52 @@ def test_identical_pairs_are_all_pairs_of_equal_images_of_different_items(images
     names, items = [name for name, _ in images], [item for _, item in images]
     small = {name: thumbnail(scene(name)) for name in "abcd"}
     thumbnails = np.array([small[name] for name in names]).reshape(len(names), 64 * 64)
-    found = find_twins(names, thumbnails, items)
+    found = find_twins(names, thumbnails, items).closest
     pairs = {(a, b) for b in range(len(images)) for a in range(b) if names[a] == names[b] and items[a] != items[b]}
     assert {(t.a, t.b) for t in found} == pairs and len(found) == len(pairs)
     assert all(t.kind == "identical" for t in found)
 
 
 def test_more_images_than_a_block(monkeypatch: pytest.MonkeyPatch) -> None:
-    n = 1030  # blocks hold 1024 rows
+    """Blocks of 4 rows: twins within one, across two, and of a later image with an earlier one."""
+    n = 10
+    monkeypatch.setattr(twins, "BLOCK", 4 * n)
     thumbnails = np.eye(n, dtype=np.float32)
-    thumbnails[1029] = thumbnails[3]
-    found = find_twins([str(i) for i in range(n)], thumbnails, [str(i) for i in range(n)])
-    assert [(t.a, t.b, t.kind) for t in found] == [(3, 1029, "near")]
+    thumbnails[9], thumbnails[5] = thumbnails[3], thumbnails[4]
+    names = [str(i) for i in range(n)]
+    names[8] = "0"
+    found = find_twins(names, thumbnails, [str(i) for i in range(n)])
+    assert [t[:3] for t in found.closest] == [(0, 8, "identical"), (3, 9, "near"), (4, 5, "near")]
+    assert (found.count("identical"), found.count("near")) == (1, 2)
+    halves = np.array([0] * 5 + [1] * 5)
+    assert (found.count("identical", halves), found.count("near", halves)) == (1, 2)
+    assert found.count("near", np.arange(n) // 4) == 1  # 4 and 5 are together
+    assert np.flatnonzero(found.beside("near", halves == 1)).tolist() == [3, 4]
+    assert np.flatnonzero(found.beside("near", halves == 0)).tolist() == [5, 9]
+    assert np.flatnonzero(found.beside("identical", halves == 0)).tolist() == [8]
+    joined = found.joined(np.arange(n), ("identical", "near")).tolist()
+    assert len(set(joined)) == 7 and (joined[0], joined[3], joined[4]) == (joined[8], joined[9], joined[5])
+
+
+def test_images_that_are_all_alike_take_one_bit_a_pair(monkeypatch: pytest.MonkeyPatch) -> None:
+    """1,000 pictures of one product in one place: 499,500 near pairs, of which only the closest are kept one by one.
+
+    Picture k is cos(k/4000) along one axis and sin(k/4000) along another: neighbours are closest, and the first and the
+    last still correlate at cos(999/4000) = 0.969.
+    """
+    monkeypatch.setattr(twins, "LISTED", 50)
+    monkeypatch.setattr(twins, "BLOCK", 300_000)
+    n = 1000
+    angle = np.arange(n) / 4000
+    thumbnails = np.stack([np.cos(angle), np.sin(angle)], axis=1).astype(np.float32)
+    names = [str(i) for i in range(n)]
+    found = find_twins(names, thumbnails, names)
+    assert found.count("near") == n * (n - 1) // 2 == 499_500 and found.count("identical") == 0
+    assert found.bits["near"].nbytes == 1000 * 125
+    assert len(found.closest) == 50 and min(t.similarity for t in found.closest) > 0.99999
+    assert set(found.joined(np.arange(n), ("near",)).tolist()) == {0}
+    assert found.count("near", np.arange(n) % 2) == 500 * 500
+    assert found.beside("near", np.arange(n) == 7).sum() == 999
 
 
 def test_of_colour_the_brightness_counts() -> None:

@@ -11,7 +11,7 @@ from anomaly_seg.data.preparation import Preparation
 from anomaly_seg.data.records import Dataset, load_image, load_mask
 from anomaly_seg.data.shapes import ShapeSource
 from anomaly_seg.data.tree import some
-from anomaly_seg.data.twins import Twin
+from anomaly_seg.data.twins import KINDS, Twins, numbered
 from anomaly_seg.errors import InputError
 
 TINY = 4
@@ -25,6 +25,9 @@ FEW = 5
 
 STRETCH = 1.3
 """Change of the aspect from which defects look different to the network."""
+
+MANY = 10
+"""Items from which near twins that join most of them say that all images are alike, not that two show one part."""
 
 SHOWN = 6
 """Names in a list, before the rest is only counted; broken files are all listed."""
@@ -54,18 +57,18 @@ def broken(dataset: Dataset, how: Preparation) -> list[str]:
     return messages
 
 
-def notes(dataset: Dataset, arrays: Arrays, twins: Sequence[Twin]) -> list[str]:
+def notes(dataset: Dataset, arrays: Arrays, twins: Twins) -> list[str]:
     """Oddities that call for no action."""
     found = []
     views = Counter(r.item for r in dataset.records)
     usual = Counter(views.values()).most_common(1)[0][0]
     if odd := [f"{item} has {count}" for item, count in sorted(views.items()) if count != usual]:
         found.append(f"items have {usual} image{'s' * (usual != 1)} each, but {_names(odd)}")
-    differing = [(t.a, t.b) for t in twins if t.kind == "identical" and not _same_mask(arrays, t.a, t.b)]
+    differing = [(t.a, t.b) for t in twins.closest if t.kind == "identical" and not _same_mask(arrays, t.a, t.b)]
     if differing:
         pairs = [f"{dataset.records[a].name} and {dataset.records[b].name}" for a, b in differing]
         found.append(f"identical images with different masks, which shows how far two drawings differ: {_names(pairs)}")
-    return found + _fit_notes(dataset, arrays)
+    return found + _alike(twins, [r.item for r in dataset.records]) + _fit_notes(dataset, arrays)
 
 
 def _same_mask(arrays: Arrays, a: int, b: int) -> bool:
@@ -185,24 +188,38 @@ def _image_problems(dataset: Dataset, arrays: Arrays) -> list[str]:
     return found
 
 
-def twin_problems(twins: Sequence[Twin], folds: np.ndarray, file: str | None = None) -> list[str]:
-    """Twins on both sides of the split.
+def twin_problems(twins: Twins, items: Sequence[str], folds: np.ndarray, file: str | None = None) -> list[str]:
+    """Twins on both sides of the split; near ones only where they tell parts apart.
 
     Args:
         twins: from `find_twins`.
+        items: n items.
         folds: (n,) of every image.
         file: of saved folds, which stay as they are whatever the policy.
     """
     found = []
     again = f", once {file} is deleted" if file else ""
-    for kind, name, remedy in (("identical", "identical", "grouped"), ("near", "near-identical", "grouped_near")):
-        apart = sum(t.kind == kind and folds[t.a] != folds[t.b] for t in twins)
-        if apart:
+    for kind, name, remedy in zip(KINDS, ("identical", "near-identical"), ("grouped", "grouped_near"), strict=True):
+        apart = twins.count(kind, folds)
+        if apart and not (kind == "near" and _alike(twins, items)):
             found.append(
                 f"{apart} pairs of {name} images lie on both sides of the split, so a test image was trained on; "
                 f"data.split={remedy} keeps them together{again}"
             )
     return found
+
+
+def _alike(twins: Twins, items: Sequence[str]) -> list[str]:
+    """What to say where most items are near twins of one another."""
+    groups = twins.joined(numbered(items), ("near",)).tolist()
+    sizes = Counter(group for _, group in set(zip(items, groups, strict=True)))
+    largest, total = max(sizes.values()), sum(sizes.values())
+    if largest < MANY or largest <= total / 2:
+        return []
+    return [
+        f"near twins join {largest} of {total} items: images of one product in one place are alike whatever part they "
+        "show, so near twins say nothing here; keep data.split=grouped, and let data.groups name the parts"
+    ]
 
 
 def _names(names: Sequence[str]) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 from anomaly_seg.data.records import Dataset
 from anomaly_seg.data.splits import Policy, assign_folds, check_folds
 from anomaly_seg.data.tree import some
-from anomaly_seg.data.twins import Twin
+from anomaly_seg.data.twins import Twins
 from anomaly_seg.errors import InputError
 
 ABOUT = "Test fold of every item, 0-based; data.splits=THIS FILE uses it again, and makes it anew if it is deleted."
@@ -20,7 +20,7 @@ ABOUT = "Test fold of every item, 0-based; data.splits=THIS FILE uses it again, 
 def make_folds(
     dataset: Dataset,
     labels: Sequence[int],
-    twins: Sequence[Twin],
+    twins: Twins | None,
     folds: int,
     policy: Policy,
     seed: int = 0,

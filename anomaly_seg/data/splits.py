@@ -1,12 +1,12 @@
 """Cross-validation folds by item."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import numpy as np
 
-from anomaly_seg.data.twins import Twin
+from anomaly_seg.data.twins import KINDS, Twins, numbered
 from anomaly_seg.errors import InputError
 
 Policy = Literal["published", "grouped", "grouped_near"]
@@ -17,7 +17,7 @@ def assign_folds(
     labels: Sequence[int],
     folds: int,
     policy: Policy,
-    twins: Sequence[Twin] = (),
+    twins: Twins | None = None,
     published: Mapping[str, int] | None = None,
     seed: int = 0,
     train_test: bool = False,
@@ -50,8 +50,7 @@ def assign_folds(
         raise InputError(f"data.folds={folds}: use 2 or more")
     if published is None and policy == "published":
         raise InputError("data.split=published: this data set came without folds; use data.split=grouped")
-    joined = [] if policy == "published" else [t for t in twins if t.kind == "identical" or policy == "grouped_near"]
-    leader = _leaders(items, joined)
+    leader = _leaders(items, twins, policy)
     led = [leader[item] for item in items]
     if published is None or (train_test and policy != "published"):
         base = _stratified(led, labels, folds, seed)
@@ -62,7 +61,15 @@ def assign_folds(
     result = np.array([base[item] for item in led])
     fixed = published is not None and not train_test
     remedy = "data.root lacks some of the items" if fixed else "use fewer folds (data.folds) or more items"
-    check_folds(result, items, labels, folds, remedy)
+    try:
+        check_folds(result, items, labels, folds, remedy)
+    except InputError:
+        if policy == "grouped_near":
+            assign_folds(items, labels, folds, "grouped", twins, published, seed, train_test)  # else it is not to blame
+            size = max(Counter(leader.values()).values())
+            remedy = f"near twins join {size} of {len(leader)} items into one group; use data.split=grouped"
+            check_folds(result, items, labels, folds, remedy)
+        raise
     return result
 
 
@@ -129,33 +136,26 @@ def _stratified(items: Sequence[str], labels: Sequence[int], folds: int, seed: i
     return fold_of
 
 
-def _leaders(items: Sequence[str], twins: Sequence[Twin]) -> dict[str, str]:
-    """Item -> the first, by name, of all items that it is linked to by twins, however indirectly."""
-    parent = {item: item for item in items}
-
-    def root(item: str) -> str:
-        while parent[item] != item:
-            item = parent[item]
-        return item
-
-    for twin in twins:
-        a, b = sorted((root(items[twin.a]), root(items[twin.b])))
-        parent[b] = a  # the smaller name leads
-    return {item: root(item) for item in parent}
+def _leaders(items: Sequence[str], twins: Twins | None, policy: Policy) -> dict[str, str]:
+    """Item -> the first, by name, of all items that it is linked to by the twins that count, however indirectly."""
+    if twins is None or policy == "published":
+        return {item: item for item in items}
+    kinds = KINDS if policy == "grouped_near" else KINDS[:1]
+    joined = dict(zip(items, twins.joined(numbered(items), kinds).tolist(), strict=True))
+    first: dict[int, str] = {}
+    for item in sorted(joined):
+        first.setdefault(joined[item], item)
+    return {item: first[group] for item, group in joined.items()}
 
 
-def across(twins: Sequence[Twin], train: Iterable[int], test: Iterable[int]) -> dict[str, int]:
+def across(twins: Twins, train: np.ndarray, test: np.ndarray) -> dict[str, int]:
     """How many test images have a twin among the training images, by kind of the closest twin.
 
     Args:
         twins: from `find_twins`.
         train, test: indices of the two sides.
     """
-    trained, tested = set(map(int, train)), set(map(int, test))
-    kinds: dict[int, set[str]] = {}
-    for a, b, kind, _ in twins:
-        for one, other in ((a, b), (b, a)):
-            if one in tested and other in trained:
-                kinds.setdefault(one, set()).add(kind)
-    identical = sum("identical" in found for found in kinds.values())
-    return {"identical": identical, "near": len(kinds) - identical}
+    sides = np.zeros((2, len(twins.bits["near"])), bool)
+    sides[0, train], sides[1, test] = True, True
+    identical, near = (twins.beside(kind, sides[0]) & sides[1] for kind in KINDS)
+    return {"identical": int(identical.sum()), "near": int((near & ~identical).sum())}

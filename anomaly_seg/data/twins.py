@@ -1,15 +1,27 @@
 """Identical and near-identical images, which a split must not put on both sides."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import cv2
 import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+Kind = Literal["identical", "near"]
+KINDS: tuple[Kind, Kind] = ("identical", "near")
 
 THUMBNAIL = 64
 NEAR = 0.9
 """Correlation of two thumbnails from which images count as the same scene. On KolektorSDD different parts reach 0.70
 at most; two photographs of the same part (kos38 and kos39 turn out to be one) lie between 0.96 and 0.99."""
+
+BLOCK = 1 << 22
+"""Pairs looked at at a time, so that memory stays bounded."""
+
+LISTED = 10_000
+"""Pairs of a kind that are kept one by one."""
 
 
 class Twin(NamedTuple):
@@ -17,8 +29,51 @@ class Twin(NamedTuple):
 
     a: int
     b: int
-    kind: Literal["identical", "near"]
+    kind: Kind
     similarity: float
+
+
+@dataclass(frozen=True)
+class Twins:
+    """All pairs of images of different items that show the same.
+
+    One bit a pair: images of one product in one place are all near each other, and n images have n (n - 1) / 2 pairs.
+
+    bits: by kind (n, ceil(n / 8)) uint8, the packed rows of an (n, n) matrix that tells whether images a < b are such a
+    pair. closest: identical pairs, then near ones by falling similarity; LISTED of a kind at most.
+    """
+
+    bits: dict[Kind, np.ndarray]
+    closest: list[Twin]
+
+    def blocks(self, kind: Kind) -> Iterator[tuple[slice, np.ndarray]]:
+        """Rows a = start..stop of the matrix, and these rows, (stop - start, n) bool."""
+        packed = self.bits[kind]
+        for rows in _blocks(len(packed)):
+            yield rows, np.unpackbits(packed[rows], axis=1, count=len(packed)).astype(bool)
+
+    def count(self, kind: Kind, folds: np.ndarray | None = None) -> int:
+        """How many pairs there are, or how many the folds (n,) put apart."""
+        if folds is None:
+            return sum(int(pairs.sum()) for _, pairs in self.blocks(kind))
+        return sum(int((pairs & (folds[rows, None] != folds)).sum()) for rows, pairs in self.blocks(kind))
+
+    def beside(self, kind: Kind, images: np.ndarray) -> np.ndarray:
+        """Which images, (n,) bool, have a twin of this kind among the given ones, (n,) bool."""
+        found = np.zeros(len(images), bool)
+        for rows, pairs in self.blocks(kind):
+            found[rows] |= (pairs & images).any(axis=1)
+            found |= pairs[images[rows]].any(axis=0)
+        return found
+
+    def joined(self, groups: np.ndarray, kinds: Sequence[Kind]) -> np.ndarray:
+        """Groups (n,) int, of 0 to n - 1, with those made one that such twins link, however indirectly: (n,) int."""
+        for kind in kinds:
+            for rows, pairs in self.blocks(kind):
+                a, b = np.nonzero(pairs)
+                links = coo_array((np.ones(len(a), bool), (groups[rows][a], groups[b])), shape=(len(groups),) * 2)
+                groups = connected_components(links, directed=False)[1][groups]
+        return groups
 
 
 def thumbnail(image: np.ndarray) -> np.ndarray:
@@ -35,29 +90,47 @@ def thumbnail(image: np.ndarray) -> np.ndarray:
     return small / norm if norm > 1e-3 else np.zeros_like(small)
 
 
-def find_twins(fingerprints: Sequence[str], thumbnails: np.ndarray, items: Sequence[str]) -> list[Twin]:
-    """Pairs of images of different items that show the same, best first.
+def find_twins(fingerprints: Sequence[str], thumbnails: np.ndarray, items: Sequence[str]) -> Twins:
+    """Pairs of images of different items that show the same.
 
     Args:
         fingerprints: n contents, equal only for identical bytes.
         thumbnails: (n, 4096) from `thumbnail`.
         items: n items; views of one item stay on one side anyway and are not compared.
     """
-    twins: list[Twin] = []
-    block = 1024  # rows at a time: memory stays bounded for tens of thousands of images
-    for start in range(0, len(thumbnails), block):
-        similarity = thumbnails[start : start + block] @ thumbnails.T
-        for row, b in np.argwhere(similarity >= NEAR):
-            a = start + int(row)
-            if a < b and items[a] != items[b]:
-                same = fingerprints[a] == fingerprints[b]
-                twins.append(Twin(a, int(b), "identical" if same else "near", float(similarity[row, b])))
-    seen = {(t.a, t.b) for t in twins}
-    flat: dict[str, list[int]] = {}
-    for i, print_ in enumerate(fingerprints):  # flat images have no correlation but can be identical
-        flat.setdefault(print_, []).append(i)
-    for same_bytes in flat.values():
-        for i, a in enumerate(same_bytes):
-            others = (b for b in same_bytes[i + 1 :] if items[a] != items[b] and (a, b) not in seen)
-            twins += [Twin(a, b, "identical", 1.0) for b in others]
-    return sorted(twins, key=lambda t: (t.kind, -t.similarity, t.a, t.b))
+    n = len(thumbnails)
+    prints, groups = numbered(fingerprints), numbered(items)
+    bits: dict[Kind, np.ndarray] = {kind: np.zeros((n, -(-n // 8)), np.uint8) for kind in KINDS}
+    closest: dict[Kind, list[Twin]] = {"identical": [], "near": []}
+    for rows in _blocks(n):
+        right = np.arange(n)[rows.start :]  # a < b: what lies left of the diagonal is known
+        other = (groups[rows, None] != groups[right]) & (np.arange(n)[rows, None] < right)
+        same = prints[rows, None] == prints[right]  # flat images have no correlation but can be identical
+        similarity = np.where(same, np.float32(1), thumbnails[rows] @ thumbnails[right].T)
+        pairs: dict[Kind, np.ndarray] = {"identical": same & other, "near": (similarity >= NEAR) & other & ~same}
+        for kind, found in pairs.items():
+            bits[kind][rows] = np.packbits(np.pad(found, ((0, 0), (rows.start, 0))), axis=1)
+            closest[kind] = _closest(closest[kind], found, similarity, rows.start, kind)
+    return Twins(bits, closest["identical"] + closest["near"])
+
+
+def numbered(names: Sequence[str]) -> np.ndarray:
+    """(n,) int: the place of every name among the different ones, sorted."""
+    place = {name: i for i, name in enumerate(sorted(set(names)))}
+    return np.array([place[name] for name in names], np.int64)
+
+
+def _blocks(n: int) -> Iterator[slice]:
+    height = max(1, BLOCK // max(n, 1))
+    return (slice(start, min(start + height, n)) for start in range(0, n, height))
+
+
+def _closest(known: list[Twin], found: np.ndarray, similarity: np.ndarray, start: int, kind: Kind) -> list[Twin]:
+    """The closest of the known pairs and of those found, by falling similarity; then as they come."""
+    if len(known) == LISTED:
+        found = found & (similarity > known[-1].similarity)
+    a, b = np.nonzero(found)
+    values = similarity[a, b]
+    best = np.argsort(-values, kind="stable")[:LISTED]
+    new = [Twin(start + int(a[i]), start + int(b[i]), kind, float(values[i])) for i in best]
+    return sorted(known + new, key=lambda t: (-t.similarity, t.a, t.b))[:LISTED]
