@@ -327,6 +327,14 @@ def broken_note(**change: Any) -> dict:
         (coco(images={"id": 1}), r"images is not a list of objects"),
         (coco(categories=[{"name": "x"}]), r"categories\[0\]: id is missing"),
         (coco(annotations=[3]), r"annotations is not a list of objects"),
+        (
+            coco([BOX], images=[{"id": i, "file_name": n} for i, n in ((1, "a.png"), (2, "b.png"), (1, "c.png"))]),
+            r"coco\.json: images\[2\]: id 1 is that of \[0\] too, .*; give each an id of its own",
+        ),
+        (
+            coco([BOX], categories=[{"id": 1, "name": "crack"}, {"id": 1, "name": "stain"}]),
+            r"coco\.json: categories\[1\]: id 1 is that of \[0\] too",
+        ),
         (coco([BOX], names=("gone.png",)), r"draws on gone\.png, which data\.root does not hold \(1 in all\)"),
         (coco([BOX], names=("a.png", "x/a.png")), r"draws on a\.png, as .*coco\.json does; keep one"),
         ({"pictures": []}, r"neither COCO \(images, annotations\), LabelMe \(shapes\) nor CVAT XML"),

@@ -14,13 +14,12 @@ from anomaly_seg.errors import InputError
 
 def read(found: dict[str, Any], name: str) -> Parsed:
     """Object instances; a segmentation is a list of polygons, run lengths, or absent where there is only a box."""
-    images, categories = listed(found, "images", name), listed(found, "categories", name)
-    labels = {key(c, "id", f"{name}: categories[{i}]"): str(c.get("name", c["id"])) for i, c in enumerate(categories)}
-    drawings: dict[Any, Drawing] = {}
-    for i, image in enumerate(images):
-        where = f"{name}: images[{i}]"
+    categories = _by_id(listed(found, "categories", name), f"{name}: categories")
+    labels = {id_: str(category.get("name", id_)) for id_, (category, _) in categories.items()}
+    drawings: dict[int | str, Drawing] = {}
+    for id_, (image, where) in _by_id(listed(found, "images", name), f"{name}: images").items():
         height, width = side(image.get("height"), where, "height"), side(image.get("width"), where, "width")
-        drawings[key(image, "id", where)] = Drawing(str(key(image, "file_name", where)), height, width)
+        drawings[id_] = Drawing(str(key(image, "file_name", where)), height, width)
     skipped: Counter[str] = Counter()
     for i, note in enumerate(listed(found, "annotations", name)):
         where = f"{name}: annotation {note.get('id', i)}"
@@ -35,6 +34,20 @@ def read(found: dict[str, Any], name: str) -> Parsed:
             skipped["annotation without area"] += 1
         drawing.shapes += [(labels[category], shape) for shape in shapes]
     return Parsed(list(drawings.values()), set(labels.values()), skipped)
+
+
+def _by_id(entries: list[dict[str, Any]], where: str) -> dict[int | str, tuple[dict[str, Any], str]]:
+    """Entries, and where each stands, by their id, which no two may share."""
+    found: dict[int | str, tuple[dict[str, Any], str]] = {}
+    for i, entry in enumerate(entries):
+        id_, place = key(entry, "id", f"{where}[{i}]"), f"{where}[{i}]"
+        if id_ in found:
+            raise InputError(
+                f"{place}: id {id_} is that of {found[id_][1].removeprefix(where)} too, so annotations could mean "
+                "either; give each an id of its own, as when files are merged"
+            )
+        found[id_] = entry, place
+    return found
 
 
 def _shapes(note: dict[str, Any], drawing: Drawing, where: str) -> list[Shape]:
