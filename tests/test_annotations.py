@@ -141,13 +141,35 @@ def test_categories_choose_what_counts(tmp_path: Path) -> None:
 
 def test_images_are_found_by_the_end_of_their_path(tmp_path: Path) -> None:
     images(tmp_path, "one/a.png", "two/a.png", "two/b.png")
-    names = ("C:\\data\\b.png", "somewhere/two/a.png", "one/a.png")
+    names = ("b.png", "C:\\data\\two\\a.png", "one/a.png")
     notes = [{"image_id": i, "category_id": 1, "segmentation": [BOX]} for i in (1, 3)]
-    dataset = read(tmp_path, annotations=write_json(tmp_path / "c.json", coco(*notes, names=(names[0], "x", names[2]))))
+    dataset = read(tmp_path, annotations=write_json(tmp_path / "c.json", coco(*notes, names=names)))
     assert {r.name: r.mask is not None for r in dataset.records} == {"one/a": True, "two/a": False, "two/b": True}
     found = coco({"image_id": 1, "category_id": 1, "segmentation": [BOX]}, names=("a.png",))
     with pytest.raises(InputError, match=r"c\.json: a\.png could mean one/a\.png, two/a\.png; write the path"):
         read(tmp_path, annotations=write_json(tmp_path / "c.json", found))
+
+
+def test_an_image_of_the_same_name_elsewhere_is_not_drawn_on(tmp_path: Path) -> None:
+    images(tmp_path, "train/a.png", "train/b.png")
+    for name in ("val/a.png", "/home/u/val/a.png"):
+        message = (
+            rf"c\.json: draws on {name}, which data\.root does not hold .*; if train/a\.png is meant, write that path"
+        )
+        with pytest.raises(InputError, match=message):
+            read(tmp_path, annotations=write_json(tmp_path / "c.json", coco([BOX], names=(name,))))
+
+
+def test_paths_that_name_the_folder_which_holds_everything(tmp_path: Path) -> None:
+    """The folder `set` says nothing, but who writes it is understood: annotations, images in them, and groups."""
+    folder = images(tmp_path / "root" / "set", "one/a.png", "two/a.png")
+    write_json(folder / "drawn" / "c.json", coco([BOX], names=("set/one/a.png",)))
+    (folder / "g.csv").write_text("image,group\nset/one/a.png,x\nset/two/a.png,y\n")
+    for place, table in (("set/drawn/c.json", "set/g.csv"), ("set/drawn", "g.csv"), ("drawn/c.json", "set/g.csv")):
+        records = read(tmp_path / "root", annotations=place, groups=table).records
+        assert [(r.name, r.item, r.mask is not None) for r in records] == [("one/a", "x", True), ("two/a", "y", False)]
+    with pytest.raises(InputError, match=r"data\.annotations=set/no\.json: no such file"):
+        read(tmp_path / "root", annotations="set/no.json")
 
 
 # LabelMe
@@ -197,7 +219,7 @@ def test_a_folder_of_labelme_files(tmp_path: Path) -> None:
     root = images(tmp_path / "pictures", "one/a.png", "two/a.png", "two/c.png")
     box_ = shape("rectangle", [2, 3], [7, 9])
     write_json(tmp_path / "drawn" / "two" / "a.json", labelme(box_))
-    write_json(tmp_path / "drawn" / "renamed.json", labelme(box_, image="C:\\x\\c.png"))
+    write_json(tmp_path / "drawn" / "renamed.json", labelme(box_, image="C:\\x\\two\\c.png"))
     dataset = read(root, annotations=str(tmp_path / "drawn"))
     assert {r.name: r.mask is not None for r in dataset.records} == {"one/a": False, "two/a": True, "two/c": True}
 

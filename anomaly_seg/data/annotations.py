@@ -149,10 +149,11 @@ def _places(
                 places[image] = files[path], drawing
     if missing:
         file, absent = next(iter(missing.items()))
-        total = sum(map(len, missing.values()))
+        total, other = sum(map(len, missing.values())), names.same_name(absent[0])
+        hint = f"; if {some(other)} is meant, write that path into the annotations" if other else ""
         raise InputError(
             f"{file}: draws on {some(absent)}, which data.root does not hold ({total} in all); add the images, or "
-            "delete the annotations"
+            f"delete the annotations{hint}"
         )
     return places
 

@@ -61,14 +61,14 @@ def read(
     Raises:
         InputError: nothing found, or what was found does not fit together; see `layouts`, `annotations` and `groups`.
     """
-    everything = _without_top(files(root, REMEDY))
+    top, everything = _without_top(files(root, REMEDY))
     try:
         chosen, pairing = pair(everything, layout, mask_suffix)
         images = {path: everything[path] for path in sorted(pairing.images)}
     except InputError as error:  # about paths, which mean more with their root
         raise InputError(str(error) if str(error).startswith("data.") else f"{root}: {error}") from error
-    items = group(images, groups, everything)
-    found = drawn.load(everything, images, annotations, categories)
+    items = group(images, _below(top, groups, everything), everything)
+    found = drawn.load(everything, images, _below(top, annotations, everything), categories)
     if categories is not None and found is None:
         raise InputError("data.categories: needs annotations, for masks have no labels; set data.annotations")
     seen = found.seen if found else set()
@@ -86,13 +86,21 @@ def read(
     return Dataset(name, records, notes=notes)
 
 
-def _without_top(found: dict[str, Source]) -> dict[str, Source]:
-    """The paths below the one folder that holds everything, as archives often have it: its name says nothing."""
+def _without_top(found: dict[str, Source]) -> tuple[str, dict[str, Source]]:
+    """The one folder that holds everything, as archives often have it, and the paths below: its name says nothing."""
     tops = {path.split("/")[0] for path in found}
     top = next(iter(tops), "")
     if len(tops) != 1 or top in found or top.lower() in WORDS:
-        return found
-    return {path[len(top) + 1 :]: source for path, source in found.items()}
+        return "", found
+    return f"{top}/", {path[len(top) + 1 :]: source for path, source in found.items()}
+
+
+def _below(top: str, place: str | None, everything: Mapping[str, Source]) -> str | None:
+    """A path inside the data set as it is there: without the top folder, where it was written with it."""
+    if place is None or not top or not place.replace("\\", "/").startswith(top) or Path(place).expanduser().exists():
+        return place
+    inside = place.replace("\\", "/")[len(top) :].rstrip("/")
+    return inside if inside in everything or any(path.startswith(f"{inside}/") for path in everything) else place
 
 
 def _mask(source: Source) -> Source:

@@ -69,6 +69,7 @@ def _table(groups: str, paths: list[str], files: Mapping[str, Source]) -> dict[s
             raise InputError(f"{source.name}: {image} has two groups, {found[image]} and {row['group']}; keep one")
     if unknown:
         raise InputError(
-            f"{source.name}: {some(unknown)} not among the images ({len(unknown)} in all); remove the rows"
+            f"{source.name}: {some(unknown)} not among the images ({len(unknown)} in all); remove the rows, or write "
+            "the paths below data.root"
         )
     return found

@@ -4,6 +4,7 @@ import zipfile
 import zlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
+from posixpath import normpath
 
 from anomaly_seg.data.records import FileSource, Source, ZipSource, open_archive
 from anomaly_seg.errors import InputError
@@ -70,18 +71,17 @@ def some(names: Iterable[str], limit: int = SHOWN) -> str:
 class Names:
     """Finds the image that an annotation or a table means.
 
-    Tools write paths of the machine they ran on. The image meant is the one of that path, else the only one whose path
-    ends with it, else the only one of that file name.
+    Tools write paths of the machine they ran on, or leave folders out. The image meant is the one of that path, else
+    the one whose path is the end of what is written, or ends with it; of several the one that agrees furthest.
     """
 
     def __init__(self, images: Iterable[str]) -> None:
-        self.paths = set(images)
         self.by_name: dict[str, list[str]] = {}
-        for path in sorted(self.paths):
+        for path in sorted(images):
             self.by_name.setdefault(PurePosixPath(path).name, []).append(path)
 
     def find(self, name: str, where: str) -> str | None:
-        """The image's path, or None where no image has that name.
+        """The image's path, or None where there is no such image.
 
         Args:
             name: as written.
@@ -90,14 +90,32 @@ class Names:
         Raises:
             InputError: several images could be meant.
         """
-        wanted = PurePosixPath(name.replace("\\", "/"))
-        if wanted.as_posix() in self.paths:
-            return wanted.as_posix()
-        same = self.by_name.get(wanted.name, [])
-        close = [path for path in same if path.endswith(f"/{wanted.as_posix().lstrip('./')}")] or same
-        if len(close) > 1:
-            raise InputError(f"{where}: {name} could mean {some(close)}; write the path below data.root")
-        return close[0] if close else None
+        wanted = _parts(name)
+        same = self.same_name(name)
+        if "/".join(wanted) in same:
+            return "/".join(wanted)
+        agreeing = {path: _agreement(wanted, _parts(path)) for path in same}
+        most = max(agreeing.values(), default=0)
+        best = [path for path, parts in agreeing.items() if parts == most > 0]
+        if len(best) > 1:
+            raise InputError(f"{where}: {name} could mean {some(best)}; write the path below data.root")
+        return best[0] if best else None
+
+    def same_name(self, name: str) -> list[str]:
+        """Images of that file name, in whatever folder."""
+        return self.by_name.get((_parts(name) or ("",))[-1], [])
+
+
+def _parts(path: str) -> tuple[str, ...]:
+    """Folders and file of a path of any system, without what leads to them from elsewhere."""
+    parts = PurePosixPath(normpath(path.replace("\\", "/"))).parts
+    return tuple(part for part in parts if part not in ("/", "//", "..", "."))
+
+
+def _agreement(one: tuple[str, ...], other: tuple[str, ...]) -> int:
+    """How many parts the shorter path has, if the longer one ends with it; else 0."""
+    shared = min(len(one), len(other))
+    return shared if shared and one[-shared:] == other[-shared:] else 0
 
 
 def _members(path: Path, remedy: str) -> Mapping[str, Source]:
