@@ -1,7 +1,9 @@
 """Sources and decoding: what a file, a zip and a mask may hold, and what is said when they hold something else."""
 
 import os
+import struct
 import zipfile
+import zlib
 from pathlib import Path
 
 import cv2
@@ -10,7 +12,7 @@ import pytest
 from helpers import ArraySource, picture, write_image
 from PIL import ExifTags, Image, ImageOps
 
-from anomaly_seg.data.records import FileSource, Record, ZipSource, load_image, load_mask, open_archive
+from anomaly_seg.data.records import FileSource, Record, ZipSource, decode, load_image, load_mask, open_archive
 from anomaly_seg.errors import InputError
 
 
@@ -136,12 +138,42 @@ def test_a_file_cut_short_does_not_decode(tmp_path: Path, kind: str, kept: float
         FileSource(path).pixels()
 
 
+SEGMENT = b"\xff\xe1\x00\x06\xff\xd9\xff\xda"
+"""Notes of four bytes that look like an end mark and a scan's mark, as a small picture within them does."""
+
+
+@pytest.mark.parametrize("kept", [0.05, 0.5, 0.98])
+@pytest.mark.parametrize("progressive", [0, 1])
+def test_marks_within_a_jpegs_notes_and_after_its_end_mean_nothing(kept: float, progressive: int) -> None:
+    pixels = cv2.GaussianBlur(picture("photo", 300, 200), (0, 0), 3)
+    options = [cv2.IMWRITE_JPEG_PROGRESSIVE, progressive, cv2.IMWRITE_JPEG_RST_INTERVAL, 3]
+    plain = cv2.imencode(".jpg", pixels, options)[1].tobytes()
+    data = plain[:2] + SEGMENT + plain[2:]
+    for trailer in (b"", b"camera\xff\xda\x00", SEGMENT + plain[: len(plain) // 2]):
+        np.testing.assert_array_equal(decode(data + trailer, "x"), cv2.imdecode(np.frombuffer(plain, np.uint8), -1))
+    with pytest.raises(InputError, match="x: does not decode as an image"):
+        decode(data[: int(kept * len(data))], "x")
+
+
+def test_more_pixels_than_opencv_takes() -> None:
+    """A PNG that says 40,000 x 40,000, more than 2^30 = 32,768 x 32,768, and holds next to nothing."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 40_000, 40_000, 8, 0, 0, 0, 0))
+    data = b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"\0" * 100)) + chunk(b"IEND", b"")
+    with pytest.raises(InputError, match=r"big\.png: .* more than 2\^30 pixels .*OPENCV_IO_MAX_IMAGE_PIXELS.*; cut"):
+        decode(data, "big.png")
+
+
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF"])
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_pictures_are_upright_as_annotation_tools_show_them(tmp_path: Path, kind: str, orientation: int) -> None:
     picture = Image.fromarray(np.kron(np.arange(6, dtype=np.uint8).reshape(2, 3) * 40, np.ones((16, 16), np.uint8)))
     notes = Image.Exif()
     notes[ExifTags.Base.Orientation] = orientation
+    notes[ExifTags.Base.ImageDescription] = "exif"  # the word alone, in a TIFF, turned it twice
     for name in ("PNG", kind):
         picture.save(tmp_path / name, name, exif=notes)
     with Image.open(tmp_path / "PNG") as stored:

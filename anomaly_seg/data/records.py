@@ -1,6 +1,7 @@
 """What a reader returns: one record an image, and where its pixels come from."""
 
 import io
+import re
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -110,15 +111,32 @@ def decode(data: bytes, name: str) -> np.ndarray:
     there lie where they were drawn.
 
     Raises:
-        InputError: not an image.
+        InputError: not an image, or one of more pixels than OpenCV takes.
     """
-    # OpenCV 4 fills up a JPEG cut short with grey and says nothing: look for the end mark after the last scan's mark.
-    cut_short = data.startswith(b"\xff\xd8") and data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda")
-    usable = data and not cut_short
-    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) if usable else None
+    usable = data and not (data.startswith(b"\xff\xd8") and _cut_short(data))
+    try:
+        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) if usable else None
+    except cv2.error as error:
+        limit = "more than 2^30 pixels (the environment variable OPENCV_IO_MAX_IMAGE_PIXELS sets another limit)"
+        reason = limit if "CV_IO_MAX_IMAGE" in error.err else error.err
+        raise InputError(f"{name}: does not decode, {reason}; cut the picture into parts") from error
     if pixels is None:
         raise InputError(f"{name}: does not decode as an image; replace the file, or remove image and mask")
     return _upright(pixels, data)
+
+
+JPEG_MARK = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]", re.DOTALL)
+"""Between segments, and after a scan's data, in which 255 is followed by 0 or by a restart mark of 208 to 215."""
+
+
+def _cut_short(jpeg: bytes) -> bool:
+    """Whether the end mark is missing: OpenCV 4 fills up what is missing with grey and says nothing."""
+    at = 2
+    while mark := JPEG_MARK.search(jpeg, at):
+        if mark[0] == b"\xff\xd9":
+            return False
+        at = mark.end() + int.from_bytes(jpeg[mark.end() : mark.end() + 2])
+    return True
 
 
 UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {
@@ -134,7 +152,7 @@ UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {
 
 
 def _upright(pixels: np.ndarray, data: bytes) -> np.ndarray:
-    if b"exif" not in data[:EXIF_REACH].lower():
+    if data.startswith(TIFF) or b"exif" not in data[:EXIF_REACH].lower():
         return pixels
     from PIL import ExifTags, Image
 
@@ -148,6 +166,9 @@ def _upright(pixels: np.ndarray, data: bytes) -> np.ndarray:
 
 EXIF_REACH = 1 << 16
 """Bytes in which a file says whether it has such notes."""
+
+TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+"""How a TIFF begins; OpenCV turns these upright itself."""
 
 
 @dataclass(frozen=True)
