@@ -1,8 +1,9 @@
 """The files below a folder or inside a zip, by path: what every reader starts from."""
 
+import os
 import zipfile
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from posixpath import normpath
 
@@ -17,7 +18,8 @@ SHOWN = 5
 def files(root: str | Path | None, remedy: str, named: bool = False) -> dict[str, Source]:
     """Everything below a folder or inside a zip, by its path with forward slashes, relative to the root.
 
-    Hidden files and what systems leave behind (`__MACOSX`, `._x.png`) are passed over.
+    Hidden files and what systems leave behind (`__MACOSX`, `._x.png`) are passed over. Links to folders are followed,
+    but none to a folder that the link lies in.
 
     Args:
         root: `data.root`.
@@ -34,7 +36,7 @@ def files(root: str | Path | None, remedy: str, named: bool = False) -> dict[str
         raise InputError(f"data.root={path}: no such file or folder; {remedy}")
     if path.is_file():
         return {name: source for name, source in _members(path, remedy).items() if _wanted(name)}
-    found = {p.relative_to(path).as_posix(): FileSource(p) for p in sorted(path.rglob("*")) if p.is_file()}
+    found = {p.relative_to(path).as_posix(): FileSource(p) for p in sorted(_walk(path)) if p.is_file()}
     top = f"{path.resolve().name}/" if named else ""
     return {top + name: source for name, source in found.items() if _wanted(name)}
 
@@ -116,6 +118,14 @@ def _agreement(one: tuple[str, ...], other: tuple[str, ...]) -> int:
     """How many parts the shorter path has, if the longer one ends with it; else 0."""
     shared = min(len(one), len(other))
     return shared if shared and one[-shared:] == other[-shared:] else 0
+
+
+def _walk(root: Path) -> Iterator[Path]:
+    above: dict[str, set[str]] = {}  # folder -> where it and the folders that lead to it really are
+    for folder, folders, names in os.walk(root, followlinks=True):
+        above[folder] = above.get(os.path.dirname(folder), set()) | {os.path.realpath(folder)}
+        folders[:] = [name for name in folders if os.path.realpath(os.path.join(folder, name)) not in above[folder]]
+        yield from (Path(folder, name) for name in names)
 
 
 def _members(path: Path, remedy: str) -> Mapping[str, Source]:
