@@ -26,6 +26,9 @@ FEW = 5
 STRETCH = 1.3
 """Change of the aspect from which defects look different to the network."""
 
+DIM = 1 << 14
+"""A quarter of the range of 16 bits."""
+
 MANY = 10
 """Items from which near twins that join most of them say that all images are alike, not that two show one part."""
 
@@ -170,7 +173,7 @@ def _size_problems(dataset: Dataset, arrays: Arrays) -> list[str]:
 
 
 def _image_problems(dataset: Dataset, arrays: Arrays) -> list[str]:
-    found, names = [], [r.name for r in dataset.records]
+    found, names = _dim(dataset, arrays), [r.name for r in dataset.records]
     if flat := [names[i] for i in np.flatnonzero(~arrays.thumbnails.any(axis=1))]:
         found.append(f"images of one grey value: {_names(flat)}; replace or remove them")
     first: dict[tuple[str, str], str] = {}
@@ -186,6 +189,27 @@ def _image_problems(dataset: Dataset, arrays: Arrays) -> list[str]:
     if single and len(single) < len(views) / 2:
         found.append(f"only one image, where other items have more: {_names(single)}; an incomplete copy?")
     return found
+
+
+def _dim(dataset: Dataset, arrays: Arrays) -> list[str]:
+    """16-bit images that hold the values of fewer bits, as cameras of 10 and 12 bits write them."""
+    if arrays.how.convert == "error":
+        return []
+    highest: dict[str, int] = {}
+    for i, record in enumerate(dataset.records):
+        if arrays.images[arrays.samples([i])].max() <= DIM // 257:  # resizing only lowers it
+            pixels = record.image.pixels()
+            if pixels.dtype == np.uint16 and 0 < pixels.max() < DIM:
+                highest[record.name] = int(pixels.max())
+    if not highest:
+        return []
+    top = max(highest.values())
+    bits = top.bit_length()
+    return [
+        f"16-bit images that use less than a quarter of the range: {_names(list(highest))}; the highest value is {top} "
+        f"of 65535, which leaves {top // 257 + 1} of 256 grey levels; if the camera has {bits} bits, multiply its "
+        f"values by {1 << 16 - bits}, also where the model is used"
+    ]
 
 
 def twin_problems(twins: Twins, items: Sequence[str], folds: np.ndarray, file: str | None = None) -> list[str]:
