@@ -150,6 +150,11 @@ def test_images_are_found_by_the_end_of_their_path(tmp_path: Path) -> None:
         read(tmp_path, annotations=write_json(tmp_path / "c.json", found))
 
 
+def test_sizes_that_are_whole_numbers_in_whatever_form(tmp_path: Path) -> None:
+    found = coco([BOX], images=[{"id": 1, "file_name": "a.png", "height": float(H), "width": str(W)}])
+    np.testing.assert_array_equal(mask_of(from_coco(tmp_path, found), "a"), box())
+
+
 def test_an_image_of_the_same_name_elsewhere_is_not_drawn_on(tmp_path: Path) -> None:
     images(tmp_path, "train/a.png", "train/b.png")
     for name in ("val/a.png", "/home/u/val/a.png"):
@@ -345,6 +350,8 @@ def broken_note(**change: Any) -> dict:
         (broken_note(segmentation={"size": [H, W], "counts": "P"}), r"run lengths cut short"),
         (broken_note(segmentation={"size": [0, W], "counts": [0]}), r"size=0 is no size in pixels"),
         (coco(images=[{"id": 1, "file_name": "a.png", "height": -1, "width": W}]), r"height=-1 is no size in pixels"),
+        (coco(images=[{"id": 1, "file_name": "a.png", "height": 12.5, "width": W}]), r"height=12\.5 is no size in"),
+        (coco(images=[{"id": 1, "file_name": "a.png", "height": 10**400, "width": W}]), r"height=10{59} is no size"),
         (coco(images=[{"id": 1}]), r"images\[0\]: file_name is missing"),
         (coco(images={"id": 1}), r"images is not a list of objects"),
         (coco(categories=[{"name": "x"}]), r"categories\[0\]: id is missing"),
@@ -473,6 +480,12 @@ def test_files_that_are_not_there_or_no_annotations(tmp_path: Path) -> None:
     (tmp_path / "d" / "bad.json").write_text("{")
     with pytest.raises(InputError, match=r"bad\.json: not valid JSON"):
         read(tmp_path / "d", annotations="bad.json")
+
+
+def test_categories_that_are_numbers(tmp_path: Path) -> None:
+    found = coco([BOX], categories=[{"id": 1, "name": "1"}, {"id": 2, "name": "2"}])
+    np.testing.assert_array_equal(mask_of(from_coco(tmp_path, found, categories=1), "a"), box())
+    assert from_coco(tmp_path, found, categories=[2]).records[0].mask is None
 
 
 def test_categories_that_do_not_occur(tmp_path: Path) -> None:

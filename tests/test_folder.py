@@ -1,5 +1,6 @@
 """Own images: masks found in every layout, groups, and a message for all that does not fit together."""
 
+import unicodedata
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -115,6 +116,21 @@ def test_a_suffix_of_ones_own(tmp_path: Path) -> None:
     dataset = read(tmp_path, mask_suffix="_defekt")
     assert masks(dataset, tmp_path) == {"b_mask": "b_mask_defekt.png"}
     assert [r.name for r in dataset.records] == ["a.jpg", "a.png", "b_mask"]  # told apart by their whole names
+
+
+def test_a_suffix_that_is_a_number(tmp_path: Path) -> None:
+    write(tmp_path, ["a0.png", "a.png", "b.png"])
+    assert masks(read(tmp_path, mask_suffix=0), tmp_path) == {"a": "a0.png"}
+
+
+def test_accents_that_are_written_in_two_ways(tmp_path: Path) -> None:
+    """macOS takes an accented letter apart (NFD), other systems write one character (NFC)."""
+    apart, one = (unicodedata.normalize(form, "Prüf") for form in ("NFD", "NFC"))
+    write(tmp_path / "d", [f"{apart}.png", f"{one}_mask.png"])
+    assert masks(read(tmp_path / "d"), tmp_path / "d") == {one: f"{one}_mask.png"}
+    both = write(tmp_path / "both", [f"{apart}.png", f"{one}.png", f"{one}_mask.png"])
+    assert masks(read(both), both) == {one: f"{one}_mask.png"}
+    assert [r.name for r in read(both).records] == [apart, one]
 
 
 def test_what_is_no_part_of_the_layout_is_noted(tmp_path: Path) -> None:

@@ -122,9 +122,9 @@ def test_where_grey_is_wanted_the_message_for_colour_offers_to_keep_it(tmp_path:
 
 
 def test_floating_point_cannot_be_converted() -> None:
-    with pytest.raises(InputError, match=r"x\.tiff: grey, 32 bit"):
+    with pytest.raises(InputError, match=r"x\.tiff: grey, 32 bit, not grey 8-bit; convert it$"):
         load_image(ArraySource("x.tiff", np.zeros((4, 3), np.float32)), "grey8")
-    with pytest.raises(InputError, match=r"x\.tiff: 2-channel, 8 bit"):
+    with pytest.raises(InputError, match=r"x\.tiff: 2-channel, 8 bit, not 8-bit; convert it$"):
         load_image(ArraySource("x.tiff", np.zeros((4, 3, 2), np.uint8)), "grey8", 3)
 
 

@@ -7,7 +7,7 @@ import pytest
 from anomaly_seg.data.tree import Names, files
 from anomaly_seg.errors import InputError
 
-CAMERAS = ("cam1/1.png", "cam2/1.png", "cam2/deep/2.png", "3.png")
+CAMERAS = ("cam1/1.png", "cam2/1.png", "cam2/deep/2.png", "3.png", "cam2/Pr\u00fcf.png")
 
 
 @pytest.mark.parametrize(
@@ -20,6 +20,7 @@ CAMERAS = ("cam1/1.png", "cam2/1.png", "cam2/deep/2.png", "3.png")
         ("./cam2/../cam1/1.png", "cam1/1.png"),
         ("2.png", "cam2/deep/2.png"),  # no folder is written
         ("deep/2.png", "cam2/deep/2.png"),
+        ("cam2/Pru\u0308f.png", "cam2/Pr\u00fcf.png"),  # the same letter in two parts, as macOS writes it
         ("anywhere/3.png", "3.png"),  # the image has no folder
         ("cam1/2.png", None),  # only in another folder
         ("eep/2.png", None),  # no whole folder name

@@ -32,7 +32,7 @@ def load(
     files: Mapping[str, Source],
     images: Mapping[str, Source],
     annotations: str | None = None,
-    categories: Sequence[str] | str | None = None,
+    categories: Sequence[str | int] | str | int | None = None,
 ) -> Annotations | None:
     """Masks from annotations, or None where there are none.
 
@@ -65,11 +65,12 @@ def load(
     return found
 
 
-def _chosen_labels(categories: Sequence[str] | str | None, labels: set[str]) -> set[str]:
+def _chosen_labels(categories: Sequence[str | int] | str | int | None, labels: set[str]) -> set[str]:
     """The labels that count as defect."""
     if categories is None:
         return labels
-    chosen = {categories} if isinstance(categories, str) else {str(label) for label in categories}
+    several = [categories] if isinstance(categories, str | int | float) else categories
+    chosen = {str(label) for label in several}
     if unknown := sorted(chosen - labels):
         raise InputError(f"data.categories: {some(unknown)} not in the annotations, which have {some(sorted(labels))}")
     return chosen

@@ -57,9 +57,12 @@ def side(value: Any, where: str, name: str) -> int | None:
     """A height or width in pixels, or None where there is none."""
     if value is None:
         return None
-    number = whole(value) if isinstance(value, int | str) and str(value).isdecimal() else 0
+    try:
+        number = whole(value)
+    except (ValueError, OverflowError):
+        number = 0
     if not 1 <= number <= FAR:
-        raise InputError(f"{where}: {name}={value} is no size in pixels; export it again")
+        raise InputError(f"{where}: {name}={str(value)[:60]} is no size in pixels; export it again")
     return number
 
 

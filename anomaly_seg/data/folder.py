@@ -39,9 +39,9 @@ class LossyMask:
 def read(
     root: str | Path | None,
     layout: Layout = "auto",
-    mask_suffix: str | None = None,
+    mask_suffix: str | int | None = None,
     annotations: str | None = None,
-    categories: Sequence[str] | str | None = None,
+    categories: Sequence[str | int] | str | int | None = None,
     groups: str | None = None,
     name: str = "folder",
 ) -> Dataset:
@@ -63,7 +63,7 @@ def read(
     """
     top, everything = _without_top(files(root, REMEDY))
     try:
-        chosen, pairing = pair(everything, layout, mask_suffix)
+        chosen, pairing = pair(everything, layout, None if mask_suffix is None else str(mask_suffix))
         images = {path: everything[path] for path in sorted(pairing.images)}
     except InputError as error:  # about paths, which mean more with their root
         raise InputError(str(error) if str(error).startswith("data.") else f"{root}: {error}") from error

@@ -218,7 +218,7 @@ def load_image(source: Source, convert: Convert = "error", channels: int = 1) ->
     deep = pixels.dtype != np.uint8
     usable = pixels.dtype in (np.uint8, np.uint16) and found in (1, 3, 4)
     if not usable or (convert == "error" and (deep or (found > 1 and channels == 1))):
-        raise InputError(_unusable(source.name, pixels.dtype, found, channels))
+        raise InputError(_unusable(source.name, pixels.dtype, found, channels, usable))
     if deep:
         pixels = (pixels // 257).astype(np.uint8)
     if found == 1:
@@ -230,11 +230,13 @@ def load_image(source: Source, convert: Convert = "error", channels: int = 1) ->
     return cv2.cvtColor(pixels, grey_code if channels == 1 else colour_code)
 
 
-def _unusable(name: str, dtype: np.dtype, found: int, channels: int) -> str:
+def _unusable(name: str, dtype: np.dtype, found: int, channels: int, convertible: bool) -> str:
     kind = {1: "grey", 3: "RGB", 4: "RGBA"}.get(found, f"{found}-channel")
     wanted = "grey 8-bit" if channels == 1 else "8-bit"
-    colour = ", or data.channels=3 to keep the colour" if channels == 1 and found > 1 and dtype == np.uint8 else ""
-    return f"{name}: {kind}, {dtype.itemsize * 8} bit, not {wanted}; convert it, or set data.convert=grey8{colour}"
+    remedy = "convert it, or set data.convert=grey8" if convertible else "convert it"
+    if convertible and channels == 1 and found > 1 and dtype == np.uint8:
+        remedy += ", or data.channels=3 to keep the colour"
+    return f"{name}: {kind}, {dtype.itemsize * 8} bit, not {wanted}; {remedy}"
 
 
 def load_mask(record: Record, shape: tuple[int, int]) -> tuple[np.ndarray, set[int]]:

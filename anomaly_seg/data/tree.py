@@ -6,6 +6,7 @@ import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from posixpath import normpath
+from unicodedata import normalize
 
 from anomaly_seg.data.records import FileSource, Source, ZipSource, open_archive
 from anomaly_seg.errors import InputError
@@ -19,7 +20,8 @@ def files(root: str | Path | None, remedy: str, named: bool = False) -> dict[str
     """Everything below a folder or inside a zip, by its path with forward slashes, relative to the root.
 
     Hidden files and what systems leave behind (`__MACOSX`, `._x.png`) are passed over. Links to folders are followed,
-    but none to a folder that the link lies in.
+    but none to a folder that the link lies in. Letters with accents are one character (NFC), however the system that
+    wrote the path took them apart.
 
     Args:
         root: `data.root`.
@@ -35,10 +37,9 @@ def files(root: str | Path | None, remedy: str, named: bool = False) -> dict[str
     if not path.exists():
         raise InputError(f"data.root={path}: no such file or folder; {remedy}")
     if path.is_file():
-        return {name: source for name, source in _members(path, remedy).items() if _wanted(name)}
+        return _composed("", _members(path, remedy))
     found = {p.relative_to(path).as_posix(): FileSource(p) for p in sorted(_walk(path)) if p.is_file()}
-    top = f"{path.resolve().name}/" if named else ""
-    return {top + name: source for name, source in found.items() if _wanted(name)}
+    return _composed(normalize("NFC", f"{path.resolve().name}/") if named else "", found)
 
 
 def content(source: Source) -> bytes:
@@ -110,7 +111,7 @@ class Names:
 
 def _parts(path: str) -> tuple[str, ...]:
     """Folders and file of a path of any system, without what leads to them from elsewhere."""
-    parts = PurePosixPath(normpath(path.replace("\\", "/"))).parts
+    parts = PurePosixPath(normpath(normalize("NFC", path.replace("\\", "/")))).parts
     return tuple(part for part in parts if part not in ("/", "//", "..", "."))
 
 
@@ -118,6 +119,16 @@ def _agreement(one: tuple[str, ...], other: tuple[str, ...]) -> int:
     """How many parts the shorter path has, if the longer one ends with it; else 0."""
     shared = min(len(one), len(other))
     return shared if shared and one[-shared:] == other[-shared:] else 0
+
+
+def _composed(top: str, found: Mapping[str, Source]) -> dict[str, Source]:
+    composed: dict[str, Source] = {}
+    for name, source in found.items():
+        if _wanted(name):
+            path = normalize("NFC", name)
+            both = path in composed or (path != name and path in found)  # ways of writing it, for two files
+            composed[name if both else path] = source
+    return {top + name: source for name, source in composed.items()}
 
 
 def _walk(root: Path) -> Iterator[Path]:
