@@ -229,6 +229,17 @@ def test_a_folder_of_labelme_files(tmp_path: Path) -> None:
     assert {r.name: r.mask is not None for r in dataset.records} == {"one/a": False, "two/a": True, "two/c": True}
 
 
+@pytest.mark.parametrize("inside", [True, False])
+def test_a_folder_of_labelme_files_is_read_alike_inside_and_outside_of_the_data(tmp_path: Path, inside: bool) -> None:
+    root = images(tmp_path / "data", "a.png", "b.png")
+    drawn = (root if inside else tmp_path) / "drawn"
+    for name in ("a.JSON", ".ipynb_checkpoints/a-checkpoint.json", "__MACOSX/b.json"):
+        write_json(drawn / name, labelme(shape("rectangle", [2, 3], [7, 9])))
+    (drawn / "._a.json").write_bytes(b"\0\5\x16\7")
+    dataset = read(root, annotations="drawn" if inside else str(drawn))
+    assert [(r.name, r.mask is not None) for r in dataset.records] == [("a", True), ("b", False)]
+
+
 def test_other_json_beside_images_is_left_alone(tmp_path: Path) -> None:
     write_json(images(tmp_path, "a.png") / "a.json", {"exposure": 3})
     write_image(tmp_path / "a_mask.png", box() * 255)

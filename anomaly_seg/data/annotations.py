@@ -12,6 +12,7 @@ from anomaly_seg.data.drawings import Drawing, Parsed
 from anomaly_seg.data.records import FileSource, Source
 from anomaly_seg.data.shapes import ShapeSource, outside
 from anomaly_seg.data.tree import Names, content, some, stem
+from anomaly_seg.data.tree import files as files_below
 from anomaly_seg.errors import InputError
 
 
@@ -113,16 +114,15 @@ def _named(files: Mapping[str, Source], annotations: str) -> dict[str, Source]:
     if place.is_file():
         return {place.name: FileSource(place)}
     if place.is_dir():
-        found: dict[str, Source] = {
-            p.relative_to(place).as_posix(): FileSource(p) for p in sorted(place.rglob("*.json"))
-        }
+        below = files_below(place, "")
     else:
         inside = PurePosixPath(annotations.replace("\\", "/")).as_posix()
         if inside in files:
             return {inside: files[inside]}
-        found = {p: s for p, s in files.items() if p.startswith(f"{inside}/") and p.lower().endswith(".json")}
-        if not any(p.startswith(f"{inside}/") for p in files):
+        below = {path: source for path, source in files.items() if path.startswith(f"{inside}/")}
+        if not below:
             raise InputError(f"data.annotations={annotations}: no such file or folder, neither here nor in data.root")
+    found = {path: source for path, source in below.items() if path.lower().endswith(".json")}
     if not found:
         raise InputError(f"data.annotations={annotations}: holds no .json file; name the annotation file itself")
     return found
