@@ -27,7 +27,8 @@ def write_outputs(
     records = [data.dataset.records[i] for i in evaluation.index]
     labels, score = data.arrays.labels[evaluation.index], evaluation.scores[network.readout]
     names, items = [r.name for r in records], [r.item for r in records]
-    results.write_scores(folder, results.Scores(names, items, labels, score, evaluation.scores))
+    parts = [data.parts[i] for i in evaluation.index]
+    results.write_scores(folder, results.Scores(names, items, labels, score, evaluation.scores, parts))
     pixels = results.Pixels(PIXEL_THRESHOLDS.double().numpy(), *(c.numpy() for c in evaluation.pixels))
     results.write_pixels(folder, pixels)
     sigma, best = published_sigma(chosen, data.arrays.shapes), AtThreshold.best_f(score, labels)
@@ -42,7 +43,7 @@ def write_outputs(
         sigma=sigma,
         image=ImageLevel.of(score, labels),
         thresholds={name: value for name, value in at.items() if value is not None},
-        promises=Promised.every(score, labels, items, "strict"),
+        promises=Promised.every(score, labels, parts, "strict"),
         readouts={name: Readout.of(values, labels) for name, values in evaluation.scores.items()},
         pixel=pixels.measures(),
         training=training,

@@ -27,13 +27,22 @@ RESULT, SCORES, PIXELS = "result.json", "scores.csv", "pixels.csv"
 
 @dataclass(frozen=True)
 class Scores:
-    """Test images of one run: (n,) names, items, labels (0 or 1), scores that classify, and further readouts."""
+    """Test images of one run: (n,) names, items, labels (0 or 1), scores that classify, and further readouts.
+
+    part: (n,) what counts as one where independent draws are counted: the item, or the first of those items that share
+    a byte-identical image with it. Results of older versions have none; there it is the item.
+    """
 
     image: Sequence[str]
     item: Sequence[str]
     label: NDArray[np.int64]
     score: NDArray[np.float64]
     readouts: dict[str, NDArray[np.float64]] = field(default_factory=dict)
+    part: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        if not len(self.part):
+            object.__setattr__(self, "part", self.item)
 
 
 @dataclass(frozen=True)
@@ -84,10 +93,11 @@ def read_result(path: Path) -> Result:
 
 
 def write_scores(run_dir: Path, scores: Scores) -> Path:
-    """Write ``scores.csv``: image, item, label, score, then ``score_<readout>`` each. Raises as `write_result`."""
+    """Write ``scores.csv``: image, item, part, label, score, ``score_<readout>`` each. Raises as `write_result`."""
     columns: dict[str, Iterable[Any]] = {
         "image": scores.image,
         "item": scores.item,
+        "part": scores.part,
         "label": (int(label) for label in scores.label),
         "score": (float(score) for score in scores.score),
     }
@@ -106,7 +116,8 @@ def read_scores(path: Path) -> Scores:
         raise InputError(f"{path}: column label holds values other than 0 and 1: delete the file and run again")
     extra = [name for name in columns if name.startswith("score_")]
     readouts = {name.removeprefix("score_"): _numbers(path, name, columns, float) for name in extra}
-    return Scores(columns["image"], columns["item"], labels, _numbers(path, "score", columns, float), readouts)
+    score = _numbers(path, "score", columns, float)
+    return Scores(columns["image"], columns["item"], labels, score, readouts, columns.get("part", ()))
 
 
 def check_pooled(runs: Mapping[Path, tuple[Result, Scores]]) -> None:

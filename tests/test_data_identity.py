@@ -125,3 +125,27 @@ def test_the_digest_knows_pixels_and_not_places(study: Study) -> None:
     write_image(study.data / "kos01" / "Part1.jpg", picture("another"))
     after = results.read_result(study.train("variant=after")).data_digest
     assert before != after and len(before) == len(after) == 16
+
+
+def test_copies_of_an_image_count_once_in_a_promise(study: Study) -> None:
+    # Three more names for each of nine parts: nothing new is learnt from them.
+    free = iter(sorted(set(PUBLISHED_ITEMS) - set(ITEMS)))
+    for item in ITEMS:
+        for _ in range(3):
+            shutil.copytree(study.data / item, study.data / next(free))
+    folder = study.train("data.split=grouped")
+    scores, result = results.read_scores(folder), results.read_result(folder)
+    parts = set(scores.part)
+    assert 1 < len(parts) < len(ITEMS) and len(set(scores.item)) == 4 * len(parts)
+    # One view in two is defective, and a part counts once.
+    assert result.counts.test_defective == 4 * len(parts)
+    assert {promise.defective for promise in result.promises} == {len(parts)}
+
+
+def test_results_of_older_versions_count_items(tmp_path: Path) -> None:
+    folder = write_run(tmp_path, [1.0, 200.0], [0, 1], fold=0)
+    text = (folder / results.SCORES).read_text()
+    assert ",item,part," in text and ",kos00,kos00," in text
+    text = text.replace(",item,part,", ",item,").replace(",kos00,kos00,", ",kos00,")
+    (folder / results.SCORES).write_text(text)
+    assert results.read_scores(folder).part == results.read_scores(folder).item == ["kos00", "kos00"]

@@ -152,7 +152,7 @@ def test_scores_round_trip_exactly(tmp_path_factory: pytest.TempPathFactory, ima
 def test_scores_of_float32_keep_their_value(tmp_path: Path) -> None:
     score = np.array([0.1], dtype=np.float32)
     path = results.write_scores(tmp_path, results.Scores(["a"], ["a"], np.array([1]), score))
-    assert path.read_text(encoding="utf-8") == "image,item,label,score\na,a,1,0.10000000149011612\n"
+    assert path.read_text(encoding="utf-8") == "image,item,part,label,score\na,a,a,1,0.10000000149011612\n"
     assert np.float32(results.read_scores(path).score[0]) == score[0]
 
 

@@ -18,7 +18,7 @@ from anomaly_seg.data.cache import Arrays, Preparation, prepare
 from anomaly_seg.data.records import Dataset
 from anomaly_seg.data.sampling import Draw, EpochSampler
 from anomaly_seg.data.split_file import make_folds
-from anomaly_seg.data.splits import across, only_fold
+from anomaly_seg.data.splits import across, leaders, only_fold
 from anomaly_seg.data.transforms import Augmentation, augment, recipe
 from anomaly_seg.data.twins import find_twins
 from anomaly_seg.errors import InputError
@@ -164,6 +164,13 @@ class FoldDataModule(LightningDataModule):
     def val_dataloader(self) -> DataLoader | list:
         """The validation images each epoch; never the test images. None in tiles, which are no images."""
         return self.test_dataloader() if self.evaluate_on == "validation" and self.how.fit != "tile" else []
+
+    @cached_property
+    def parts(self) -> list[str]:
+        """Of every image its item, or the first of the items that share a byte-identical image with it."""
+        items = [r.item for r in self.dataset.records]
+        first = leaders(items, self.twins, "grouped")
+        return [first[item] for item in items]
 
     @cached_property
     def digest(self) -> str:

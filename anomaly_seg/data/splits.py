@@ -50,7 +50,7 @@ def assign_folds(
         raise InputError(f"data.folds={folds}: use 2 or more")
     if published is None and policy == "published":
         raise InputError("data.split=published: this data set came without folds; use data.split=grouped")
-    leader = _leaders(items, twins, policy)
+    leader = leaders(items, twins, policy)
     led = [leader[item] for item in items]
     if published is None or (train_test and policy != "published"):
         base = _stratified(led, labels, folds, seed)
@@ -136,7 +136,7 @@ def _stratified(items: Sequence[str], labels: Sequence[int], folds: int, seed: i
     return fold_of
 
 
-def _leaders(items: Sequence[str], twins: Twins | None, policy: Policy) -> dict[str, str]:
+def leaders(items: Sequence[str], twins: Twins | None, policy: Policy) -> dict[str, str]:
     """Item -> the first, by name, of all items that it is linked to by the twins that count, however indirectly."""
     if twins is None or policy == "published":
         return {item: item for item in items}

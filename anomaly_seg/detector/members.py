@@ -32,11 +32,14 @@ class Member:
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Images that their model had not in training: scores (n,) as a sealed model gives them, labels, items, folds."""
+    """Images that their model had not in training: scores (n,) as a sealed model gives them, labels, folds.
+
+    part: n, see `results.Scores`.
+    """
 
     score: np.ndarray
     label: np.ndarray
-    item: list[str]
+    part: list[str]
     fold: np.ndarray
 
 
@@ -123,7 +126,7 @@ def held_out(members: Sequence[Member]) -> HeldOut:
     Raises:
         InputError: seeds of one fold that scored different images.
     """
-    score, label, item, fold = [], [], [], []
+    score, label, part, fold = [], [], [], []
     for number in sorted({member.result.run.fold for member in members}):
         seeds = [member for member in members if member.result.run.fold == number]
         images = [dict(zip(m.scores.image, m.scores.score, strict=True)) for m in seeds]
@@ -133,6 +136,6 @@ def held_out(members: Sequence[Member]) -> HeldOut:
         mean = np.mean([[scores[name] for name in first.image] for scores in images], axis=0)
         score.append(mean.astype(np.float32).astype(np.float64))
         label.append(first.label)
-        item += list(first.item)
+        part += list(first.part)
         fold.append(np.full(len(first.label), number))
-    return HeldOut(np.concatenate(score), np.concatenate(label), item, np.concatenate(fold))
+    return HeldOut(np.concatenate(score), np.concatenate(label), part, np.concatenate(fold))

@@ -73,7 +73,7 @@ def _guarantee(options: argparse.Namespace, scores: HeldOut, members: int) -> Th
     """NotEnoughError, which names how many it takes, is an InputError."""
     basis = "strict" if members == 1 else "pooled"
     wanted = options.miss_rate, options.confidence
-    promise = guarantee(scores.score, scores.label, *wanted, scores.item, basis)  # type: ignore[arg-type]
+    promise = guarantee(scores.score, scores.label, *wanted, scores.part, basis)  # type: ignore[arg-type]
     return Threshold(value=promise.threshold, kind="guarantee", how=promise.sentence, oracle=True)
 
 

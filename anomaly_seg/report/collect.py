@@ -79,11 +79,18 @@ class Group:
 
     @cached_property
     def frame(self) -> pd.DataFrame:
-        """Test images of all folds: fold, image, item, label, score, score_<readout>; one row an image."""
+        """Test images of all folds: fold, image, item, part, label, score, score_<readout>; one row an image."""
         parts = []
         for fold, run in sorted(self.runs.items()):
             s = run.scores
-            columns = {"fold": fold, "image": s.image, "item": s.item, "label": s.label, "score": s.score}
+            columns = {
+                "fold": fold,
+                "image": s.image,
+                "item": s.item,
+                "part": s.part,
+                "label": s.label,
+                "score": s.score,
+            }
             parts.append(pd.DataFrame(columns | {f"score_{name}": v for name, v in s.readouts.items()}))
         return pd.concat(parts, ignore_index=True)
 

@@ -31,7 +31,7 @@ def found(group: Group) -> dict[str, list[Promised]]:
     for fold in sorted(group.runs):
         parts[f"fold {fold} (strict)"] = (group.frame[group.frame["fold"] == fold], "strict")
     return {
-        name: Promised.every(part["score"].to_numpy(), part["label"].to_numpy(), part["item"].tolist(), basis)
+        name: Promised.every(part["score"].to_numpy(), part["label"].to_numpy(), part["part"].tolist(), basis)
         for name, (part, basis) in parts.items()
     }
 
