@@ -193,6 +193,16 @@ class TestImages:
         with pytest.raises(InputError, match=message):
             load(models["onnx"])(image)  # type: ignore[arg-type]
 
+    @pytest.mark.parametrize("fit", ["resize", "pad"])
+    def test_a_side_longer_than_the_arithmetic_is_exact_for(self, fit: str) -> None:
+        contract = self.GREY.model_copy(update={"fit": fit})
+        assert as_input(np.zeros((1, 16_384), np.uint8), contract).shape == (1, 16_384, 1)
+        for size in ((1, 16_385), (1_000_000, 1)):
+            with pytest.raises(InputError, match=rf"image of {size[0]} x {size[1]} pixels: .*16384 a side; cut it or"):
+                as_input(np.zeros(size, np.uint8), contract)
+        tiles = self.GREY.model_copy(update={"fit": "tile"})  # nothing is resized there
+        assert as_input(np.zeros((1, 16_385), np.uint8), tiles).shape == (1, 16_385, 1)
+
     def test_a_file_that_is_no_image(self, tmp_path: Path) -> None:
         (tmp_path / "a.png").write_bytes(b"no picture")
         with pytest.raises(InputError, match=r"a.png: does not decode as an image; give a whole PNG"):

@@ -9,6 +9,9 @@ from anomaly_seg.data.records import decode
 from anomaly_seg.detector.card import InputContract
 from anomaly_seg.errors import InputError
 
+MAX_SIDE = 16_384
+"""Pixels a side that a sealed model resizes: its arithmetic is exact up to there, and takes memory with each side."""
+
 
 def read_image(path: str | Path) -> np.ndarray:
     """Pixels of an image file, (h, w) or (h, w, 3, RGB) uint8. 16 bits become 8, an alpha channel is left out.
@@ -43,7 +46,7 @@ def as_input(image: np.ndarray | str | Path, contract: InputContract) -> np.ndar
     """What the graph takes, (h, w, c) uint8: colour becomes grey, or grey colour, where the model needs the other.
 
     Raises:
-        InputError: as `read_image`; or an array of another type or shape, or without pixels.
+        InputError: as `read_image`; or an array of another type or shape, without pixels, or with too many on a side.
     """
     if isinstance(image, str | Path):
         image = read_image(image)
@@ -54,6 +57,11 @@ def as_input(image: np.ndarray | str | Path, contract: InputContract) -> np.ndar
         raise InputError(f"image of shape {image.shape}: give (height, width), or (height, width, 1 or 3)")
     if 0 in image.shape:
         raise InputError(f"image of shape {image.shape}: it has no pixels")
+    if contract.fit != "tile" and max(image.shape[:2]) > MAX_SIDE:
+        raise InputError(
+            f"image of {image.shape[0]} x {image.shape[1]} pixels: the model resizes up to {MAX_SIDE} a side; "
+            "cut it or shrink it"
+        )
     channels = image.shape[2] if image.ndim == 3 else 1
     if channels == 3 and contract.channels == 1:
         image = cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2GRAY)
