@@ -20,9 +20,10 @@ import numpy as np
 import pytest
 from filelock import FileLock
 from helpers import write_image
-from web_helpers import FakeDetector, card, spotted
+from web_helpers import BROKEN_WIDTH, FakeDetector, card, spotted
 
 from anomaly_seg.cli import main
+from anomaly_seg.detector import predict
 from anomaly_seg.detector.images import read_image
 from anomaly_seg.detector.overlay import BARS, BOX, overlay
 from anomaly_seg.detector.paths import find_images
@@ -37,17 +38,17 @@ QUICK = Timing(tick=0.02, settle=0.3, give_up=3, rescan=60)
 
 
 class Detector(FakeDetector):
-    """Reads files too, remembers them, and calls ``during`` before each."""
+    """Remembers the files that were read for it, and calls ``during`` before each."""
 
     def __init__(self, during: Callable[[int], None] = lambda count: None, **options: Any) -> None:
         super().__init__(**options)
         self.asked: list[str] = []
         self.during = during
 
-    def __call__(self, image: Any, threshold: float | None = None) -> Prediction:
-        self.asked.append(str(image))
+    def read(self, path: str) -> np.ndarray:
+        self.asked.append(path)
         self.during(len(self.asked))
-        return super().__call__(read_image(image), threshold)
+        return read_image(path)
 
 
 @pytest.fixture
@@ -58,6 +59,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
     def command(*words: str) -> int:
         loader = SimpleNamespace(load=lambda path: command.detector)
         monkeypatch.setitem(sys.modules, "anomaly_seg.detector.load", loader)
+        monkeypatch.setattr(predict, "read_image", lambda path: command.detector.read(path))
         return main(["predict", "fake.onnx", *words, *([] if "--out" in words else ["--out", "out"])])
 
     command.detector = Detector()
@@ -145,6 +147,14 @@ def test_an_image_the_model_does_not_take_and_a_score_that_is_no_number(run, tmp
     write_image(tmp_path / "a.png", GOOD)
     assert run("a.png", "--out", "nan") == 4
     assert "a.png: its score is nan, so there is no verdict" in table(Path("nan"))[0]["error"]
+
+
+def test_a_model_that_fails_on_one_image_judges_the_others(run, parts: Path, capsys) -> None:
+    write_image(parts / "aa.png", spotted(width=BROKEN_WIDTH))
+    assert run("parts", "--overlays") == 4
+    assert [row["verdict"] for row in table()] == ["good", "", "defective", "good"]
+    message = "parts/aa.png: the model failed on it (RuntimeError: secret detail); check the image and the model"
+    assert table()[1]["error"] == message and message in capsys.readouterr().err
 
 
 def test_paths(parts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -243,7 +253,7 @@ def test_the_same_command_again_goes_on(run, parts: Path, capsys) -> None:
 def test_verdicts_of_another_run_are_not_mixed(
     run, parts: Path, change: str, tmp_path: Path, monkeypatch, capsys
 ) -> None:
-    assert run(str(parts), "--out", str(tmp_path / "out")) == 3
+    assert run("parts", "--out", str(tmp_path / "out")) == 3
     before, words = (tmp_path / "out/predictions.jsonl").read_bytes(), []
     if change == "model":
         run.detector = Detector(model_card=card("other"))
@@ -251,7 +261,7 @@ def test_verdicts_of_another_run_are_not_mixed(
         monkeypatch.chdir(parts)
     else:
         words = ["--threshold", "11"] if change == "threshold" else ["--overlays"]
-    assert run(str(parts), "--out", str(tmp_path / "out"), *words) == 2
+    assert run("." if change == "folder" else "parts", "--out", str(tmp_path / "out"), *words) == 2
     says = {
         "model": "model fake, now other",
         "threshold": "threshold 10.0, now 11.0",
@@ -263,6 +273,13 @@ def test_verdicts_of_another_run_are_not_mixed(
 
 
 def test_a_model_file_that_changed_is_another_model(run, parts: Path, tmp_path: Path, capsys) -> None:
+    run.detector.path = tmp_path / "model.onnx"
+    (tmp_path / "model.onnx").write_bytes(b"onnx")
+    assert run("parts", "--out", "onnx") == 3
+    (tmp_path / "model.bin").write_bytes(b"weights of a model for OpenVINO, exported later")
+    assert run("parts", "--out", "onnx") == 3
+    assert "holds verdicts" not in capsys.readouterr().err
+
     run.detector.path = tmp_path / "model.xml"
     (tmp_path / "model.xml").write_bytes(b"graph")
     (tmp_path / "model.bin").write_bytes(b"weights")
@@ -270,6 +287,32 @@ def test_a_model_file_that_changed_is_another_model(run, parts: Path, tmp_path: 
     (tmp_path / "model.bin").write_bytes(b"others")
     assert run("parts") == 2
     assert "sha256 " in capsys.readouterr().err
+
+
+def test_absolute_paths_go_on_from_any_folder(run, parts: Path, tmp_path: Path, monkeypatch, capsys) -> None:
+    out, image = str(tmp_path / "out"), str(parts / "a.png")
+    assert run(image, "--out", out) == 0
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    run.detector.asked.clear()
+    assert run(image, "--out", out) == 0 and run.detector.asked == []  # the verdict from the other folder counts
+    monkeypatch.chdir(tmp_path)
+    assert run("parts/b.bmp", "--out", out) == 3  # from now on the rows depend on the folder ...
+    assert run(image, "--out", out) == 0
+    monkeypatch.chdir(parts)
+    assert run(image, "--out", out) == 2  # ... whatever is named later
+    assert f"(relative to {tmp_path}, now {parts})" in capsys.readouterr().err
+
+
+def test_records_of_older_versions_go_on_where_they_were(run, parts: Path, tmp_path: Path, monkeypatch) -> None:
+    out = str(tmp_path / "out")
+    assert run(str(parts), "--out", out) == 3
+    about = json.loads(Path(out, "predictions.json").read_text(encoding="utf-8"))
+    Path(out, "predictions.json").write_text(json.dumps(about | {"relative to": str(tmp_path)}), encoding="utf-8")
+    run.detector.asked.clear()
+    assert run(str(parts), "--out", out) == 3 and run.detector.asked == []
+    monkeypatch.chdir(parts)
+    assert run(str(parts), "--out", out) == 2  # which of its paths are relative is not known
 
 
 def test_two_predicts_do_not_write_into_one_folder(run, parts: Path, capsys) -> None:
@@ -295,8 +338,10 @@ from types import SimpleNamespace
 sys.path.insert(0, {tests!r})
 from test_predict import Detector
 from anomaly_seg.cli import main
+from anomaly_seg.detector import predict
 detector = Detector(lambda count: os.kill(os.getpid(), signal.SIGKILL) if count == 3 else None)
 sys.modules["anomaly_seg.detector.load"] = SimpleNamespace(load=lambda path: detector)
+predict.read_image = detector.read
 main(["predict", "fake.onnx", "parts", "--out", "out"])
 """
 
@@ -399,7 +444,7 @@ def test_memory_does_not_grow_with_the_number_of_images(tmp_path: Path) -> None:
         return highest
 
     peak(10)  # what is loaded once
-    # A kept heat map would be 16 kB each; the fake's own list of paths is all that grows.
+    # A kept heat map would be 16 kB each; the record's own row of each image is all that grows.
     assert (peak(440) - peak(40)) / 400 < 2000
 
 
@@ -439,6 +484,12 @@ def test_overlay_keeps_colours() -> None:
     assert tuple(picture[-1, -1]) == (30, 20, 10)  # BGR, as OpenCV writes it
 
 
+def test_a_thin_strip_is_enlarged_no_further_than_jpeg_goes() -> None:
+    heat = np.zeros((16_384, 1), np.float32)
+    picture = overlay(np.full((16_384, 1), 7, np.uint8), Prediction(0.0, 10.0, "good", heat, ()))
+    assert picture.shape == (24 + 3 * 16_384, 3, 3)  # 65,000 / 16,384 = 3.97
+
+
 @pytest.mark.parametrize("shape", [(5, 3), (5, 3, 1), (7, 9, 3), (900, 8)])
 def test_overlay_of_any_image(shape: tuple[int, ...]) -> None:
     heat = np.ones(shape[:2], np.float32)
@@ -450,17 +501,17 @@ def test_overlay_of_any_image(shape: tuple[int, ...]) -> None:
 class Watched:
     """A watch in a thread on the folder "in" of ``root``."""
 
-    def __init__(self, root: Path, timing: Timing = QUICK) -> None:
+    def __init__(self, root: Path, timing: Timing = QUICK, overlays: bool = False) -> None:
         self.root, self.detector, self.stop, self.timing = root, Detector(), threading.Event(), timing
+        self.pictures = root / "out/overlays" if overlays else None
         (root / "in").mkdir(exist_ok=True)
         self.error: BaseException | None = None
         self.thread = threading.Thread(target=self._run, daemon=True)
-        self.thread.start()
 
     def _run(self) -> None:
         try:
             with Record(self.root / "out", {}) as record:
-                judge = Judge(self.detector, 10, record, None)
+                judge = Judge(self.detector, 10, record, self.pictures)
                 watch_folders([str(self.root / "in")], judge, self.stop, self.root / "in/overlays", self.timing)
         except BaseException as error:
             self.error = error
@@ -484,11 +535,13 @@ class Watched:
 
 
 @pytest.fixture
-def watched(tmp_path: Path) -> Iterator[Callable[..., Watched]]:
+def watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Watched]]:
     started: list[Watched] = []
+    monkeypatch.setattr(predict, "read_image", lambda path: started[-1].detector.read(path))
 
     def start(**options: Any) -> Watched:
         started.append(Watched(tmp_path, **options))
+        started[-1].thread.start()
         return started[-1]
 
     yield start
@@ -526,6 +579,23 @@ def test_watch_judges_what_is_there_and_what_comes_once(watched, tmp_path: Path)
         ("slow.png", 29.0),
         ("third.png", 4.0),
     ]
+
+
+def test_watch_goes_on_when_a_file_changes_while_it_is_judged(watched, tmp_path: Path) -> None:
+    watch = watched(overlays=True)
+    watch.rows(0)
+    judge = watch.detector._judge
+
+    def camera(image: np.ndarray, threshold: float) -> Prediction:
+        if image.shape == GOOD.shape:
+            write_image(tmp_path / "in/latest.png", spotted((1, 1, 9, 9), height=60, width=50))
+        return judge(image, threshold)
+
+    watch.detector._judge = camera
+    write_image(tmp_path / "in/latest.png", GOOD)
+    rows = watch.rows(1)
+    assert [(row["score"], row["error"]) for row in rows] == [(81.0, None)]
+    assert len(watch.finish()) == 1 and len(list((tmp_path / "out/overlays").iterdir())) == 1
 
 
 def test_watch_waits_for_a_file_that_does_not_decode_yet(watched, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import numpy as np
 from anomaly_seg.detector.prediction import Prediction
 
 SMALLEST = 320  # px; a narrower image is enlarged, so that the verdict fits above it
+TALLEST = 65_000  # px; JPEG takes few more, and a thin strip must not grow to gigabytes
 LABELLED = 20  # the largest defects get their area written beside them
 HOTTEST = 220  # of 255 on the colour map: bright red, before it darkens
 BOX = (0, 230, 255)  # BGR, yellow
@@ -26,7 +27,7 @@ def marked(image: np.ndarray, prediction: Prediction) -> np.ndarray:
         prediction: of the same image.
     """
     canvas = _blend(_colour(image), prediction.heat_map)
-    scale = max(1, -(-SMALLEST // canvas.shape[1]))
+    scale = max(1, min(-(-SMALLEST // canvas.shape[1]), TALLEST // canvas.shape[0]))
     if scale > 1:
         canvas = cv2.resize(canvas, None, fx=scale, fy=scale, interpolation=cv2.INTER_NEAREST)
     _boxes(canvas, prediction, scale)

@@ -15,14 +15,13 @@ from types import FrameType
 from typing import IO, Any
 
 import cv2
-import numpy as np
 from tqdm import tqdm
 
 from anomaly_seg.detector.images import read_image
 from anomaly_seg.detector.overlay import overlay
 from anomaly_seg.detector.paths import below, find_images, identity
 from anomaly_seg.detector.prediction import Detector
-from anomaly_seg.detector.record import TABLE, Outcome, Record, Row, State
+from anomaly_seg.detector.record import RELATIVE, TABLE, Outcome, Record, Row, State
 from anomaly_seg.detector.watching import Timing, state_of, watch
 from anomaly_seg.errors import InputError
 
@@ -58,7 +57,7 @@ def predict(options: argparse.Namespace) -> int:
     with _stoppable() as stop, _quiet_opencv():
         detector = load(options.model)
         threshold = detector.card.threshold.value if options.threshold is None else options.threshold
-        with Record(options.out, _about(detector, threshold, options.overlays)) as record:
+        with Record(options.out, _about(detector, threshold, options.overlays, options.paths)) as record:
             judge = Judge(detector, threshold, record, pictures if options.overlays else None)
             if options.watch:
                 watch_folders(options.paths, judge, stop, leave_out=pictures)
@@ -94,14 +93,14 @@ class Judge:
         """The verdict, not written yet; any overlay is."""
         state, picture = state_of(path) or (0, 0), None
         try:
-            prediction = self.detector(path, self.threshold)
+            image = read_image(path)  # once: the file may change while it is judged
+            prediction = self.detector(image, self.threshold)
             if not math.isfinite(prediction.score):
                 raise InputError(f"{path}: its score is {prediction.score}, so there is no verdict; check the model")
             if self.pictures is not None:
-                picture = overlay(read_image(path), prediction)
-        except (InputError, OSError, cv2.error) as error:
-            reason = " ".join(str(error).split())
-            return Row(path, None, None, None, (), None, reason if path in reason else f"{path}: {reason}", *state)
+                picture = cv2.imencode(".jpg", overlay(image, prediction), [cv2.IMWRITE_JPEG_QUALITY, 90])[1].tobytes()
+        except Exception as error:  # of whatever kind: one file must not keep the others from being judged
+            return Row(path, None, None, None, (), None, _reason(path, error), *state)
         score, verdict = float(prediction.score), prediction.verdict
         name = None if picture is None else self._save(path, picture)
         return Row(path, score, float(prediction.threshold), verdict, prediction.regions, name, None, *state)
@@ -116,16 +115,15 @@ class Judge:
                 return
         self.record.add(row)
 
-    def _save(self, path: str, picture: np.ndarray) -> str:
+    def _save(self, path: str, picture: bytes) -> str:
         """Relative to the record's folder. The name holds the image's and a digest of its path: no two collide."""
         assert self.pictures is not None
         digest = hashlib.sha256(os.fsencode(identity(path))).hexdigest()[:12]
         stem = "".join(c if c.isascii() and (c.isalnum() or c in "-_.") else "_" for c in Path(path).stem)[:80]
         name = f"{stem}_{digest}.jpg"
-        encoded = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, 90])[1]
         try:
             self.pictures.mkdir(parents=True, exist_ok=True)
-            (self.pictures / name).write_bytes(encoded.tobytes())
+            (self.pictures / name).write_bytes(picture)
         except OSError as error:
             raise InputError(
                 f"{self.pictures}: cannot be written ({error.strerror}); free space and run the same command again"
@@ -179,14 +177,23 @@ def _summary(tally: Tally) -> str:
     return f"{sum(tally.values())} images: {counts}"
 
 
-def _about(detector: Detector, threshold: float, overlays: bool) -> dict[str, Any]:
-    """What rows must have in common to stand in one record."""
+def _about(detector: Detector, threshold: float, overlays: bool, paths: Sequence[str]) -> dict[str, Any]:
+    """What rows must have in common to stand in one record; the working directory only if a path depends on it."""
     digest = hashlib.sha256()
-    for path in (detector.path, detector.path.with_suffix(".bin")):  # OpenVINO keeps its weights beside the .xml
+    weights = [detector.path.with_suffix(".bin")] if detector.path.suffix == ".xml" else []  # OpenVINO's lie beside
+    for path in (detector.path, *weights):
         if path.is_file():
             digest.update(path.read_bytes())
-    about = {"model": detector.card.name, "sha256": digest.hexdigest(), "threshold": threshold}
-    return about | {"overlays": overlays, "relative to": os.getcwd()}
+    about = {"model": detector.card.name, "sha256": digest.hexdigest(), "threshold": threshold, "overlays": overlays}
+    return about if all(map(os.path.isabs, paths)) else about | {RELATIVE: os.getcwd()}
+
+
+def _reason(path: str, error: Exception) -> str:
+    """One line that names the file."""
+    text = " ".join(str(error).split())
+    if not isinstance(error, InputError):
+        text = f"the model failed on it ({type(error).__name__}: {text}); check the image and the model"
+    return text if path in text else f"{path}: {text}"
 
 
 def _say(text: str, to: IO[str]) -> None:

@@ -20,6 +20,8 @@ from anomaly_seg.detector.prediction import Region, Verdict
 from anomaly_seg.errors import InputError
 
 ABOUT, LINES, TABLE = "predictions.json", "predictions.jsonl", "predictions.csv"
+RELATIVE = "relative to"
+"""In `about`: the folder that relative paths among the rows start from, once there may be any."""
 COLUMNS = ("path", "score", "threshold", "verdict", "defects", "area", "boxes", "areas", "overlay", "error")
 
 Outcome = Literal["good", "defective", "unreadable"]
@@ -119,7 +121,10 @@ class Record:
     def _claim(self, about: dict[str, Any]) -> None:
         record, path = self.folder / LINES, self.folder / ABOUT
         if record.exists() or (self.folder / TABLE).exists():
-            differing = _differences(path, about)
+            before = _about(path)
+            if before is not None and RELATIVE in before:
+                about = about | {RELATIVE: os.getcwd()}
+            differing = f"{ABOUT} is missing or damaged" if before is None else _differences(before, about)
             if differing:
                 raise InputError(
                     f"{self.folder}: holds verdicts of another run ({differing}); choose another --out, or delete it"
@@ -152,13 +157,19 @@ def _append(path: Path, mode: str = "a") -> IO[str]:
     return open(path, mode, encoding="utf-8", errors="surrogateescape", newline="")  # type: ignore[return-value]
 
 
-def _differences(path: Path, about: dict[str, Any]) -> str:
-    """What the folder's run had otherwise, for a message; empty if nothing."""
+def _about(path: Path) -> dict[str, Any] | None:
+    """What the folder's rows have in common; None where the file is missing or damaged."""
     try:
-        before = json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return f"{path.name} is missing or damaged"
-    names = [name for name in about if before.get(name) != about[name]]
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _differences(before: dict[str, Any], about: dict[str, Any]) -> str:
+    """What the folder's run had otherwise, for a message; empty if nothing."""
+    fixed = [name for name in about if name != RELATIVE or name in before]
+    names = [name for name in fixed if before.get(name) != about[name]]
     return "; ".join(f"{name} {before.get(name)}, now {about[name]}" for name in names)
 
 
