@@ -139,6 +139,16 @@ class TestSizes:
         card = make_card(fit="tile", height=32, width=32, tile_overlap=0, pooled=None)
         assert SealedDetector(Path("m.onnx"), card, Runtime(None, darkness))(image).score == pytest.approx(100)
 
+    def test_of_several_runs_it_is_the_mean_of_their_decisions(self) -> None:
+        scores = iter([(4, 1), (2, 6)])  # of two runs, on each of two tiles: 4 and 6 are their highest
+
+        def infer(images: np.ndarray) -> dict[str, np.ndarray]:
+            each = np.array([next(scores)], np.float32)
+            return {**darkness(images), "score": each.mean(axis=1), "member_scores": each}
+
+        card = make_card(fit="tile", height=32, width=32, tile_overlap=0, pooled=None)
+        assert SealedDetector(Path("m.onnx"), card, Runtime(None, infer))(np.zeros((32, 64), np.uint8)).score == 5
+
 
 def fixed(values: np.ndarray) -> Runtime:
     return Runtime(None, lambda images: {"score": np.zeros(1, np.float32), "map": values[None]})

@@ -150,6 +150,8 @@ class TestSealed:
         together = make(*networks)(image)
         for i in (0, 2, 3):  # score, heat map, map
             assert torch.allclose(together[i], (alone[0][i] + alone[1][i] + alone[2][i]) / 3, rtol=1e-5)
+        assert make(*networks).names[4:] == ["member_scores"] and together[4].shape == (1, 3)
+        assert torch.allclose(together[4][0], torch.cat([one[0] for one in alone]), rtol=1e-5)
 
     def test_a_decision_of_the_networks_own_is_its_score(self) -> None:
         network = plausible(SegDec(width=1 / 16), seed=0)

@@ -95,7 +95,8 @@ class SealedDetector:
     def _tiles(self, pixels: np.ndarray) -> tuple[float, dict[str, np.ndarray]]:
         """Score and maps (h, w) at native size of an image that goes through the graph tile by tile.
 
-        The score is the pooled stitched map; a decision of the network's own is that of its most suspicious tile.
+        The score is the pooled stitched map; a decision of the network's own is that of its most suspicious tile, and
+        of several networks the mean of theirs.
         """
         about = self.card.input
         (rows, columns), (height, width) = pixels.shape[:2], (about.height, about.width)
@@ -103,12 +104,13 @@ class SealedDetector:
         scores = []
         for tile in stitchers[self.card.heat_map].layout.tiles:
             outputs = self.graph(cut(pixels, tile, height, width)[None])
-            scores.append(float(outputs["score"][0]))
+            scores.append(outputs.get(runtimes.MEMBER_SCORES, outputs["score"][:, None])[0])
             for name, stitcher in stitchers.items():
                 stitcher.add(tile, outputs[name][0])
         maps = {name: stitcher.result() for name, stitcher in stitchers.items()}
         pooled = self.card.pooled
-        return max(scores) if pooled is None else float(np.float32(maps[pooled].sum(dtype=np.float64))), maps
+        score = np.max(scores, axis=0).mean() if pooled is None else np.float32(maps[pooled].sum(dtype=np.float64))
+        return float(score), maps
 
     def _at_native_size(self, heat_map: np.ndarray, height: int, width: int) -> np.ndarray:
         if heat_map.shape == (height, width):

@@ -16,6 +16,9 @@ from anomaly_seg.extras import imported
 CARD_KEY = "anomaly_seg_card"
 """Name of the card in ONNX's metadata, in OpenVINO's rt_info and, with ".json", among the extra files of a .pt2."""
 
+MEMBER_SCORES = "member_scores"
+"""Output of a model of several runs: what each of them scores."""
+
 Outputs = dict[str, np.ndarray]
 
 

@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Bool, Float, Int64, UInt8
 from torch import Tensor, nn
 
+from anomaly_seg.detector.runtimes import MEMBER_SCORES
 from anomaly_seg.models.base import Network
 
 Fit = Literal["resize", "pad", "tile"]
@@ -170,7 +171,7 @@ class Sealed(nn.Module):
     Forward:
         image: (n, h, w, c) uint8.
         Returns score (n,) float32, defective (n,) bool, heat_map (n, H, W) and every map (n, H, W) in [0, 1], in the
-        order of `names`.
+        order of `names`; of several networks also what each of them scores, (n, networks).
     """
 
     def __init__(self, networks: Sequence[Network], prepare: Prepare, threshold: float) -> None:
@@ -183,7 +184,7 @@ class Sealed(nn.Module):
     @property
     def names(self) -> list[str]:
         """Of the outputs, in order. Known once `find_maps` has looked."""
-        return ["score", "defective", "heat_map", *self.maps]
+        return ["score", "defective", "heat_map", *self.maps, *([MEMBER_SCORES] if len(self.networks) > 1 else [])]
 
     @torch.no_grad()
     def find_maps(self, channels: int) -> None:
@@ -203,7 +204,8 @@ class Sealed(nn.Module):
             maps.append([found[name].squeeze(1) for name in self.maps])
         score = _mean(scores)
         means = [_mean(list(members)) for members in zip(*maps, strict=True)]
-        return score, score > self.threshold, means[self.maps.index(self.heat_map)], *means
+        each = [torch.stack(scores, dim=1)] if len(scores) > 1 else []
+        return score, score > self.threshold, means[self.maps.index(self.heat_map)], *means, *each
 
 
 def _mean(values: list[Tensor]) -> Tensor:
