@@ -89,16 +89,34 @@ def write(model: Any, kind: Format, names: list[str], card: str, path: Path) -> 
     Raises:
         InputError: the folder takes no file.
     """
+    check_place(path)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=".writing-") as folder:
             WRITE[kind](model, names, card, Path(folder) / path.name)
             made = sorted(Path(folder).iterdir(), key=lambda p: p.suffix == path.suffix)  # what it needs comes first
             for file in made:
                 os.replace(file, path.parent / file.name)
     except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror}); free space, or set --out") from error
+        raise _unwritable(path, str(error.strerror)) from error
     return [path.parent / file.name for file in reversed(made)]
+
+
+def check_place(path: Path) -> None:
+    """Make the folder for a model and try whether it takes a file. Raises InputError, with the reason."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except FileExistsError as error:
+        raise _unwritable(path, f"{path.parent} is a file") from error
+    except OSError as error:
+        raise _unwritable(path, str(error.strerror)) from error
+    if path.is_dir():
+        raise _unwritable(path, "it is a folder")
+
+
+def _unwritable(path: Path, reason: str) -> InputError:
+    return InputError(f"{path}: cannot be written ({reason}); free space, or set --out to another place")
 
 
 def _write_onnx(model: Any, names: list[str], card: str, path: Path) -> None:
