@@ -22,6 +22,8 @@ from anomaly_seg.outputs import identity
 
 SCORES = (1.0, 2.0, 4.0, 8.0)
 LABELS = (0, 0, 1, 1)
+PARTS = ((3, 4), (5, 6), (1, 2))
+"""Of the tiny runs' generated data, those that each fold tests: two views each."""
 
 
 def plausible(network: Network, seed: int) -> Network:
@@ -67,7 +69,8 @@ def write_run(
     chosen: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
     folder = Path(chosen["output_dir"]) / chosen["run_name"]
     network = plausible(build_network(chosen), seed=chosen["seed"] + 10 * chosen["fold"])
-    names = [f"p{chosen['fold']}/v{i}" for i in range(len(scores))]
+    views = range(len(scores) // 2)
+    names = [f"part{part:02}/view{view}" for part in PARTS[chosen["fold"]] for view in views]
     score, label = np.asarray(scores, float), np.asarray(labels)
     results.write_scores(folder, results.Scores(names, names, label, score))
     results.write_pixels(folder, pixels())

@@ -16,7 +16,7 @@ from web_helpers import BROKEN_WIDTH, UNWANTED_WIDTH, FakeDetector, Running, car
 from anomaly_seg.cli import main
 from anomaly_seg.detector import demo
 from anomaly_seg.detector import demo_view as view
-from anomaly_seg.detector.card import Estimate, Metrics
+from anomaly_seg.detector.card import Estimate, Metrics, Quantisation
 from anomaly_seg.detector.demo import MAX_SAMPLES, Sample, create_app, generated, samples_of
 from anomaly_seg.detector.upload import Limits
 
@@ -80,7 +80,15 @@ def test_card_for_people_escapes_what_it_shows() -> None:
     html = view.card_text(card().model_copy(update={"network": "<script>", "metrics": metrics}))
     assert "&lt;script&gt;, 7 parameters, onnx float32" in html and "licence: CC0" in html
     assert "0.900 [0.555, 0.998] on 20 images not trained on" in html
-    assert "recall" not in view.card_text(card())
+    assert "recall" not in view.card_text(card()) and "INT8" not in view.card_text(card())
+
+
+def test_card_for_people_says_what_eight_bits_cost() -> None:
+    cost = Quantisation(
+        calibration_images=8, images=20, defective=10, held_out=True, f1_float32=0.9, f1_int8=0.8, verdicts_changed=2
+    )
+    html = view.card_text(card().model_copy(update={"precision": "int8", "quantisation": cost}))
+    assert "INT8</dt><dd>on 20 held-out images: F1 0.8000, in float32 0.9000; 2 verdicts changed</dd>" in html
 
 
 def test_samples_are_spread_over_the_folder(tmp_path: Path) -> None:

@@ -33,8 +33,8 @@ class Estimate(_Part):
 
 
 class Metrics(_Part):
-    """On images that no member had in training. tp, fp, fn, tn: verdicts at the card's threshold, or, where `threshold`
-    says "cross_fold", each fold at the threshold of the others."""
+    """Of this very model, on images that no member had in training. tp, fp, fn, tn: verdicts at the card's threshold,
+    or, where `threshold` says "cross_fold", each fold at the threshold of the others."""
 
     threshold: Literal["card", "cross_fold"]
     images: Count
@@ -89,12 +89,20 @@ class Quantisation(_Part):
     f1_int8: Share | None
     verdicts_changed: Count
 
+    @property
+    def sentence(self) -> str:
+        return (
+            f"on {self.images} {'held-out' if self.held_out else 'of the'} images: F1 {self.f1_int8 or 0:.4f}, in "
+            f"float32 {self.f1_float32 or 0:.4f}; {self.verdicts_changed} verdicts changed"
+        )
+
 
 class ModelCard(_Part):
     """The card. maps: names of the network's maps. heat_map: which of them is it. pooled: the map whose pixels
     are summed to the score; None where a decision of the network's own is the score. pixel_threshold: the heat map
     above it is "defect" when regions are drawn. members: runs whose mean score it gives (1 = no ensemble). commit: of
-    the code that trained; package_version: of the code that exported."""
+    the code that trained; package_version: of the code that exported. metrics: None where the held-out images lack good
+    or defective ones, and for an INT8 model that has not scored all of them."""
 
     card_version: Literal[1] = CARD_VERSION
     name: str

@@ -81,6 +81,8 @@ def card_text(card: ModelCard) -> str:
     if metrics:
         rows.append(("recall", f"{_estimate(metrics.recall)} on {metrics.images} images not trained on"))
         rows.append(("false alarms", _estimate(metrics.false_alarm_rate)))
+    if card.quantisation:
+        rows.append(("INT8", card.quantisation.sentence))
     lines = "".join(f"<dt>{name}</dt><dd>{escape(text)}</dd>" for name, text in rows)
     return f"<dl class='about'>{lines}</dl>"
 

@@ -17,7 +17,7 @@ from anomaly_seg.data.records import load_image
 from anomaly_seg.detector import formats
 from anomaly_seg.detector.card import ModelCard, Quantisation
 from anomaly_seg.detector.load import load
-from anomaly_seg.detector.members import Member
+from anomaly_seg.detector.members import HeldOut, Member
 from anomaly_seg.errors import InputError
 from anomaly_seg.extras import imported
 from anomaly_seg.tiling import cut
@@ -68,11 +68,12 @@ class Pictures:
 
 
 def find_pictures(member: Member) -> Pictures:
-    """The data of a run. Raises InputError where they are gone."""
+    """The data of a run. Raises InputError where they are gone, or others than it was trained on."""
     from anomaly_seg.run import make_data
 
     try:
         data = make_data(member.settings, read_dataset(member.settings["data"]["reader"]))
+        _check_unchanged(data, member)
     except InputError as error:
         raise InputError(
             f"--int8 is calibrated on the images that {member.folder} was trained with; {error}"
@@ -83,6 +84,13 @@ def find_pictures(member: Member) -> Pictures:
         _spread(data.split.train, CALIBRATION),
         _spread(data.split.test, COMPARED),
     )
+
+
+def _check_unchanged(data: FoldDataModule, member: Member) -> None:
+    """Other folds would call images held out that the run was trained on. Older results only know what they tested."""
+    recorded, tested = member.result.data_digest, {data.dataset.records[i].name for i in data.split.test}
+    if recorded != data.digest if recorded else tested != set(member.scores.image):
+        raise InputError("the data have changed since (images, masks or folds): restore them, or train again")
 
 
 def quantise(model: Any, kind: formats.Format, images: Sequence[np.ndarray]) -> Any:
@@ -102,8 +110,8 @@ def quantise(model: Any, kind: formats.Format, images: Sequence[np.ndarray]) -> 
 
 def compare(
     before: Any, after: Any, card: ModelCard, members: Sequence[Member], pictures: Pictures, names: list[str]
-) -> Quantisation:
-    """Verdicts of the two models on the first run's held-out images."""
+) -> tuple[Quantisation, HeldOut]:
+    """Verdicts of the two models on the first run's held-out images, and the scores of the second."""
     with tempfile.TemporaryDirectory() as folder:
         scores = [
             _scores(model, card, names, Path(folder) / f"{number}{formats.SUFFIX[card.format]}", pictures)
@@ -112,10 +120,12 @@ def compare(
     labels = pictures.data.arrays.labels[pictures.compared]
     verdicts = [metrics.confusion(s, labels, card.threshold.value) for s in scores]
     changed = np.sum((scores[0] > card.threshold.value) != (scores[1] > card.threshold.value))
-    return Quantisation(
+    cost = Quantisation(
         calibration_images=len(pictures.calibrating), images=len(labels), defective=int(labels.sum()),
         held_out=len(members) == 1, f1_float32=verdicts[0].f1, f1_int8=verdicts[1].f1, verdicts_changed=int(changed),
     )  # fmt: skip
+    items = [pictures.data.dataset.records[i].item for i in pictures.compared.tolist()]
+    return cost, HeldOut(scores[1], labels, items, np.full(len(labels), members[0].result.run.fold))
 
 
 def _scores(model: Any, card: ModelCard, names: list[str], path: Path, pictures: Pictures) -> np.ndarray:

@@ -18,7 +18,7 @@ def choose(options: argparse.Namespace, members: Sequence[Member], scores: HeldO
     """The threshold that `--threshold` asks for.
 
     Args:
-        options: threshold; with "guarantee", miss_rate and confidence too.
+        options: threshold, int8; with "guarantee", miss_rate and confidence too.
         members: the runs.
         scores: of images that they had not in training.
 
@@ -27,7 +27,7 @@ def choose(options: argparse.Namespace, members: Sequence[Member], scores: HeldO
     """
     kind = str(options.threshold)
     if kind == "held_out":
-        return _held_out(scores)
+        return _held_out(scores, options.int8)
     if kind == "paper":
         return _paper(members)
     if kind == "guarantee":
@@ -41,11 +41,17 @@ def choose(options: argparse.Namespace, members: Sequence[Member], scores: HeldO
     return Threshold(value=value, kind="given", how="given at export", oracle=False)
 
 
-def _held_out(scores: HeldOut) -> Threshold:
+def _held_out(scores: HeldOut, int8: bool) -> Threshold:
     if not scores.label.any():
         raise InputError("--threshold held_out: no defective image among the held-out scores; give a number instead")
     value = thresholds.best_f(scores.score, scores.label)
     names = ", ".join(map(str, _folds(scores)))
+    if int8:
+        how = (
+            f"best F1 of the float32 model on the test images of fold {names}, on which the INT8 model is judged too: "
+            "an oracle, so expect less"
+        )
+        return Threshold(value=value, kind="held_out", how=how, oracle=True)
     if _crosses(scores):
         how = (
             f"best F1 over the pooled held-out scores of folds {names}, each image scored by the model that had not "
