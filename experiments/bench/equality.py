@@ -5,6 +5,8 @@ pooled figures are those of a report. At paper scale, where no trained run is ne
 the weights are random with plausible statistics, and the images are real.
 
     python experiments/bench/equality.py runs/train/kolektor/one_stage/D9 runs/train/kolektor/seg_dec/D9 --paper 4
+
+Without --add the JSON is written anew.
 """
 
 import argparse
@@ -29,11 +31,21 @@ from anomaly_seg.detector.load import KINDS
 from anomaly_seg.detector.members import Member, build_network, held_out, read_members
 from anomaly_seg.detector.sealed import Prepare, Sealed
 from anomaly_seg.environment import describe
+from anomaly_seg.errors import InputError
 
 FAINT = 1e-6
 """Below it a score is compared by difference: a product of sigmoids loses its last digits on the way to 1e-12."""
 PAPER = (1408, 512)
 Scores = dict[str, np.ndarray]
+
+
+def read_folds(root: Path) -> list[Member]:
+    """The runs below a folder. Raises InputError unless they are one for each of two folds or more."""
+    members = read_members(root)
+    folds = [member.result.run.fold for member in members]
+    if len(folds) < 2 or len(set(folds)) < len(folds):
+        raise InputError(f"{root}: runs of folds {folds}; give a folder with one run for each fold, of two or more")
+    return members
 
 
 def convert_int8(sealed: Sealed, channels: int, pictures: Pictures) -> Models:
@@ -134,8 +146,7 @@ def main() -> None:
     facts: dict[str, Any] = {"what": __doc__.splitlines()[0], "trained": {}, "paper_scale": {}}
     if options.add:
         facts = json.loads(options.out.read_text(encoding="utf-8"))
-    for folder in options.runs:
-        members = read_members(folder)
+    for members in [read_folds(folder) for folder in options.runs]:  # all, before hours of work
         name, about = members[0].result.run.model, {"environment": describe().model_dump()}
         facts["trained"][name] = trained(members, options.int8) | about
         if options.paper:
