@@ -7,6 +7,7 @@ import uuid
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
 from lightning.pytorch.loggers import Logger
 
 from anomaly_seg import results, settings
@@ -24,9 +25,9 @@ class RunLogger:
     def finish(self, result: Result, folder: Path) -> None:
         """Send the final figures and pictures."""
 
-    def close(self) -> None:
-        """Let go: the next run of this process must not write here."""
-        self.lightning.finalize("success")
+    def close(self, failed: bool) -> None:
+        """Let go: the next run of this process must not write here. failed: an error or an interrupt ended the run."""
+        self.lightning.finalize("failed" if failed else "success")
 
 
 class CsvHistory(Logger):
@@ -93,10 +94,10 @@ class WandbRun(RunLogger):
         pictures = [wandb.Image(str(p), caption=p.stem) for p in sorted((folder / "pictures").glob("*.png"))]
         run.log({"thresholds": table} | ({"pictures": pictures} if pictures else {}))
 
-    def close(self) -> None:
+    def close(self, failed: bool) -> None:
         import wandb
 
-        wandb.finish()
+        wandb.finish(exit_code=int(failed))
 
 
 class MlflowRun(RunLogger):
@@ -180,14 +181,16 @@ def _mlflow(chosen: dict[str, Any], folder: Path, resumed: bool) -> RunLogger:
     from lightning.pytorch.loggers import MLFlowLogger
 
     output = Path(chosen["output_dir"]).resolve()
-    uri = chosen["logger"]["tracking_uri"] or f"sqlite:///{output}/mlflow.db"
-    kept = folder / "mlflow-id"
-    logger = MLFlowLogger(
-        experiment_name=chosen["experiment_name"], run_name=chosen["run_name"], tracking_uri=uri, synchronous=True,
-        tags=dict(zip(("data", "scale", "dilation", "fold"), _tags(chosen), strict=True)),
-        artifact_location=f"file://{output}/mlflow-artifacts",
-        run_id=kept.read_text() if resumed and kept.exists() else None,
-    )  # fmt: skip
+    server, kept = chosen["logger"]["tracking_uri"], folder / "mlflow-id"
+    with FileLock(output / ".mlflow.lock"):  # two jobs at once would both make the tables, or the experiment
+        logger = MLFlowLogger(
+            experiment_name=chosen["experiment_name"], run_name=chosen["run_name"], synchronous=True,
+            tracking_uri=server or f"sqlite:///{output}/mlflow.db",
+            tags=dict(zip(("data", "scale", "dilation", "fold"), _tags(chosen), strict=True)),
+            artifact_location=None if server else f"file://{output}/mlflow-artifacts",  # a server has its own place
+            run_id=kept.read_text() if resumed and kept.exists() else None,
+        )  # fmt: skip
+        _ = logger.experiment  # made when first asked for
     if not (resumed and kept.exists()):
         longest = mlflow.utils.validation.MAX_PARAM_VAL_LENGTH
         logger.log_hyperparams({k: str(v)[:longest] for k, v in settings.relevant(chosen).items()})

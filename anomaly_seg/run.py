@@ -76,7 +76,7 @@ def run(config: DictConfig) -> Path:
         logger.finish(result, folder)
         results.write_result(folder, result)
     finally:
-        logger.close()
+        logger.close(failed=not results.finished(folder))
     return folder
 
 

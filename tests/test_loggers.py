@@ -112,6 +112,17 @@ def read_back(path: Path) -> dict[str, Any]:
     return found
 
 
+def read_whole(path: Path) -> dict[str, Any]:
+    """`read_back` once the run's exit is in: wandb's own process writes it a moment after `finish` has returned."""
+    kept = read_back(path)
+    for _ in range(300):
+        if kept["exit"]:
+            break
+        time.sleep(0.1)
+        kept = read_back(path)
+    return kept
+
+
 def test_wandb_keeps_one_offline_run_a_job(configure: Callable, reference: Path) -> None:
     wandb = pytest.importorskip("wandb")
     folders = [
@@ -126,12 +137,7 @@ def test_wandb_keeps_one_offline_run_a_job(configure: Callable, reference: Path)
     for seed, folder in enumerate(folders):
         files = list(folder.glob("wandb/offline-run-*/*.wandb"))
         assert len(files) == 1
-        kept, result = read_back(files[0]), results.read_result(folder)
-        for _ in range(300):  # wandb's own process writes the last block a moment after `finish` has returned
-            if kept["exit"]:
-                break
-            time.sleep(0.1)
-            kept = read_back(files[0])
+        kept, result = read_whole(files[0]), results.read_result(folder)
         about = kept["run"][0]
         assert len({r.run_id for r in kept["run"]}) == 1 and kept["exit"] == [0]
         assert (about.project, about.run_group, about.job_type) == ("anomaly_seg", "study", "one_stage")
@@ -155,9 +161,13 @@ def test_wandb_keeps_one_offline_run_a_job(configure: Callable, reference: Path)
         assert all((files[0].parent / "files" / name).exists() for name in last["pictures.filenames"])
 
 
-def test_a_failed_run_lets_go_of_wandb(configure: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_run_lets_go_of_wandb_and_says_so(
+    configure: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     wandb = pytest.importorskip("wandb")
     monkeypatch.setattr("anomaly_seg.run.evaluate", lambda *args: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         run(configure("logger=wandb", "logger.mode=offline"))
     assert wandb.run is None  # or the next run of this process would write into this one's
+    (file,) = tmp_path.rglob("*.wandb")
+    assert read_whole(file)["exit"] == [1]

@@ -1,5 +1,6 @@
 """MLflow: what a sweep leaves in its SQLite file, and its UI in a browser."""
 
+import multiprocessing
 import os
 import socket
 import subprocess
@@ -8,14 +9,19 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 from helpers import CHROMIUM
+from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
+from omegaconf import OmegaConf
 from tiny_runs import tiny_config
 
-from anomaly_seg.loggers import summary
+from anomaly_seg.loggers import make_logger, summary
 from anomaly_seg.results import read_result
 from anomaly_seg.run import run
 from anomaly_seg.settings import relevant
@@ -30,11 +36,23 @@ def tracked(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Path:
     return output
 
 
+def runs_of(output: Path, name: str = "train") -> list[Run]:
+    """Of one experiment."""
+    client = MlflowClient(f"sqlite:///{output}/mlflow.db")
+    experiment = client.get_experiment_by_name(name)
+    assert experiment is not None
+    return list(client.search_runs([experiment.experiment_id]))
+
+
+def plain(output: Path, *overrides: str) -> dict[str, Any]:
+    """The settings of a tiny run under logger=mlflow."""
+    found: dict[str, Any] = OmegaConf.to_container(tiny_config(output, "logger=mlflow", *overrides), resolve=True)  # type: ignore[assignment]
+    return found
+
+
 def test_one_run_a_job_with_everything(tracked: Path) -> None:
     client = MlflowClient(f"sqlite:///{tracked}/mlflow.db")
-    experiment = client.get_experiment_by_name("train")
-    assert experiment is not None
-    found = {r.info.run_name: r for r in client.search_runs([experiment.experiment_id])}
+    found = {r.info.run_name: r for r in runs_of(tracked)}
     names = [f"train/synthetic/one_stage/D9/fold{fold}/seed0" for fold in (0, 1)]
     assert sorted(found) == names
     for name in names:
@@ -50,9 +68,58 @@ def test_one_run_a_job_with_everything(tracked: Path) -> None:
         assert pictures and shown == pictures
 
 
+@pytest.mark.parametrize("error", [ZeroDivisionError, KeyboardInterrupt])
+def test_a_run_that_did_not_end_well_says_so(
+    tracked: Path, error: type[BaseException], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*args: object) -> None:
+        raise error
+
+    name = f"train_{error.__name__}"
+    monkeypatch.setattr("anomaly_seg.run.evaluate", stop)
+    with pytest.raises(error):
+        run(tiny_config(tracked, "logger=mlflow", f"experiment_name={name}"))
+    (logged,) = runs_of(tracked, name)
+    assert logged.info.status == "FAILED"
+
+
 def test_settings_that_decide_are_logged(tracked: Path) -> None:
-    config = tiny_config(tracked, "logger=mlflow")
-    assert "optimizer.lr" in relevant({"optimizer": dict(config.optimizer)})
+    first = next(r for r in runs_of(tracked) if r.data.params["fold"] == "0")
+    record = yaml.safe_load((tracked / first.info.run_name / "config.yaml").read_text())
+    assert first.data.params == {key: str(value) for key, value in relevant(record).items()}
+    assert (first.data.params["optimizer.lr"], first.data.params["epochs"]) == ("0.001", "2")
+    assert "output_dir" not in first.data.params
+
+
+def start_logging(chosen: dict[str, Any], both: Barrier) -> None:
+    """What a job does before it trains, at the same moment as another one; in a process of its own."""
+    both.wait(200)
+    make_logger(chosen, Path(chosen["output_dir"]) / chosen["run_name"]).close(failed=False)
+
+
+def test_two_jobs_may_be_the_first_at_once(tmp_path: Path) -> None:
+    # A fork has imported everything already, so that the two really meet.
+    context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
+    both = context.Barrier(2)
+    settings = [plain(tmp_path, f"fold={fold}") for fold in (0, 1)]
+    jobs = [context.Process(target=start_logging, args=(chosen, both)) for chosen in settings]
+    for job in jobs:
+        job.start()
+    for job in jobs:
+        job.join(300)
+    assert [job.exitcode for job in jobs] == [0, 0]  # without a lock, one finds the other's half-made tables
+    assert sorted(r.data.params["fold"] for r in runs_of(tmp_path)) == ["0", "1"]
+
+
+def test_artifacts_go_beside_the_runs_unless_a_server_has_its_own_place(tracked: Path) -> None:
+    address = f"sqlite:///{tracked}/mlflow.db"
+    client = MlflowClient(address)
+    local = client.get_experiment_by_name("train")
+    assert local is not None and local.artifact_location == f"file://{tracked}/mlflow-artifacts"
+    chosen = plain(tracked, f"logger.tracking_uri={address}", "experiment_name=served")
+    make_logger(chosen, tracked / "served").close(failed=False)
+    served = client.get_experiment_by_name("served")
+    assert served is not None and served.artifact_location.endswith(f"/mlruns/{served.experiment_id}")  # its default
 
 
 @pytest.fixture
