@@ -23,6 +23,8 @@ from anomaly_seg.errors import InputError
 from anomaly_seg.schema import SCHEMA_VERSION, PixelLevel, Result
 
 RESULT, SCORES, PIXELS = "result.json", "scores.csv", "pixels.csv"
+AGAIN = f"delete {RESULT} beside it and run again"
+"""Then the run is scored once more, from its checkpoint."""
 
 
 @dataclass(frozen=True)
@@ -76,8 +78,8 @@ def read_result(path: Path) -> Result:
     path = path / RESULT if path.is_dir() else path
     try:
         raw = json.loads(_read(path))
-    except json.JSONDecodeError as error:
-        raise InputError(f"{path}: not JSON (line {error.lineno}): delete it and run again") from error
+    except (ValueError, RecursionError) as error:  # also of brackets without end, and numbers of thousands of digits
+        raise InputError(f"{path}: not JSON ({error}): delete it and run again") from error
     version = raw.get("schema_version") if isinstance(raw, dict) else None
     if version != SCHEMA_VERSION:
         raise InputError(
@@ -110,10 +112,10 @@ def read_scores(path: Path) -> Scores:
     path = path / SCORES if path.is_dir() else path
     columns = _read_csv(path, ("image", "item", "label", "score"))
     if len(set(columns["image"])) != len(columns["image"]):
-        raise InputError(f"{path}: an image is listed twice: delete the file and run again")
+        raise InputError(f"{path}: an image is listed twice: {AGAIN}")
     labels = _numbers(path, "label", columns, int)
     if not np.isin(labels, (0, 1)).all():
-        raise InputError(f"{path}: column label holds values other than 0 and 1: delete the file and run again")
+        raise InputError(f"{path}: column label holds values other than 0 and 1: {AGAIN}")
     extra = [name for name in columns if name.startswith("score_")]
     readouts = {name.removeprefix("score_"): _numbers(path, name, columns, float) for name in extra}
     score = _numbers(path, "score", columns, float)
@@ -154,7 +156,12 @@ def read_pixels(path: Path) -> Pixels:
     path = path / PIXELS if path.is_dir() else path
     columns = _read_csv(path, ("threshold", "tp", "fp", "fn", "tn"))
     counts = {name: _numbers(path, name, columns, int) for name in ("tp", "fp", "fn", "tn")}
-    return Pixels(_numbers(path, "threshold", columns, float), **counts)
+    pixels = Pixels(_numbers(path, "threshold", columns, float), **counts)
+    try:
+        pixels.measures()
+    except ValueError as error:
+        raise InputError(f"{path}: {error}: {AGAIN}") from error
+    return pixels
 
 
 def write_whole(path: Path, text: str) -> Path:
@@ -194,13 +201,19 @@ def _write_csv(path: Path, columns: dict[str, Iterable[Any]]) -> Path:
 
 
 def _read_csv(path: Path, needed: Sequence[str]) -> dict[str, list[str]]:
-    header, *rows = list(csv.reader(io.StringIO(_read(path), newline=""))) or [[]]
+    text = _read(path)
+    try:
+        header, *rows = list(csv.reader(io.StringIO(text, newline=""), strict=True)) or [[]]
+    except csv.Error as error:
+        raise InputError(f"{path}: not CSV ({error}): {AGAIN}") from error
     missing = [name for name in needed if name not in header]
     if missing:
-        raise InputError(f"{path}: column {', '.join(missing)} is missing: delete the file and run again")
+        raise InputError(f"{path}: column {', '.join(missing)} is missing: {AGAIN}")
     for line, row in enumerate(rows, start=2):
         if len(row) != len(header):
-            raise InputError(f"{path}: row {line} has {len(row)} of {len(header)} values: delete it and run again")
+            raise InputError(f"{path}: row {line} has {len(row)} of {len(header)} values: {AGAIN}")
+    if not rows or not text.endswith("\n"):
+        raise InputError(f"{path}: {'cut short' if rows else 'holds no rows'}: {AGAIN}")
     return {name: [row[i] for row in rows] for i, name in enumerate(header)}
 
 
@@ -208,7 +221,7 @@ def _numbers(path: Path, name: str, columns: dict[str, list[str]], kind: Callabl
     try:
         values = np.array([kind(text) for text in columns[name]], dtype=np.int64 if kind is int else np.float64)
     except (ValueError, OverflowError) as error:
-        raise InputError(f"{path}: column {name}: {error}: delete the file and run again") from error
+        raise InputError(f"{path}: column {name}: {error}: {AGAIN}") from error
     if not np.isfinite(values).all():
-        raise InputError(f"{path}: column {name} holds a value that is not finite: delete the file and run again")
+        raise InputError(f"{path}: column {name} holds a value that is not finite: {AGAIN}")
     return values

@@ -186,6 +186,24 @@ def test_missing_unfinished_failed_and_unreadable_runs_are_named(tmp_path: Path)
         assert problem in report.markdown.read_text(encoding="utf-8")
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ("Part2.jpg,kos00,1,", "Part2.jpg,kos00,0,", "defective images: 1, in result.json 2"),
+        ("kos00,1,40.0", "kos00,1,1.5", "AP: 0.8333333333333333, in result.json 1.0"),  # (1 + 2/3) / 2
+        ("kos00/Part3.jpg,kos00,1,60.0,110.0,61.0,60.0\n", "", "images: 3, in result.json 4"),
+    ],
+)
+def test_scores_that_are_not_those_of_the_result_are_named(tmp_path: Path, old: str, new: str, says: str) -> None:
+    damaged, _ = (write_run(tmp_path, [1, 2, 40, 60], LABELS, folds=2, fold=fold) for fold in (0, 1))
+    text = (damaged / "scores.csv").read_text(encoding="utf-8")
+    assert old in text
+    (damaged / "scores.csv").write_text(text.replace(old, new), encoding="utf-8")
+    problems = collect_runs(tmp_path).problems
+    file = (damaged / "scores.csv").relative_to(tmp_path)
+    assert problems[1:] == [f"Unreadable: {file}: {says}: delete result.json beside it and run again"]
+
+
 def test_twins_are_reported(tmp_path: Path) -> None:
     for fold in (0, 1):
         write_run(tmp_path, [1, 2, 40, 60], LABELS, folds=2, fold=fold, split="published", twins=8)

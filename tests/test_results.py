@@ -71,7 +71,9 @@ def test_a_broken_result_names_file_and_key(tmp_path: Path, result: schema.Resul
     assert str(path) in str(error.value)
 
 
-@pytest.mark.parametrize("text", ["", '{"schema_version": 1', "\ud800"])
+@pytest.mark.parametrize(
+    "text", ["", '{"schema_version": 1', "\ud800", "[" * 100_000, '{"schema_version": ' + "1" * 5000 + "}"]
+)
 def test_a_result_cut_short(tmp_path: Path, text: str) -> None:
     path = tmp_path / "result.json"
     path.write_bytes(text.encode("utf-8", "surrogatepass"))
@@ -173,6 +175,10 @@ def test_pixels_round_trip(tmp_path: Path) -> None:
         ("image,item,label,score\na,a,2,0.5\n", "column label holds values other than 0 and 1"),
         ("image,item,label,score\na,a,1,0.5\na,a,1,0.5\n", "an image is listed twice"),
         ("image,item,label,score,score_F\na,a,1,0.5,x\n", "column score_F"),
+        ("image,item,label,score\n", "holds no rows"),
+        ("image,item,label,score\na,a,1,0.5\nb,b,0,0.2", "cut short"),
+        ('image,item,label,score\n"a,a,1,0.5\nb,b,0,0.25\n', "not CSV"),
+        ('image,item,label,score\n"a,a,1,0.5\n' + "b,b,0,0.25\n" * 20_000, "not CSV"),
     ],
 )
 def test_broken_scores_name_file_and_column(tmp_path: Path, text: str, says: str) -> None:
@@ -180,6 +186,23 @@ def test_broken_scores_name_file_and_column(tmp_path: Path, text: str, says: str
     with pytest.raises(InputError, match=says) as error:
         results.read_scores(tmp_path)
     assert str(tmp_path / "scores.csv") in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ("\n0.5,6,2,2,90", "\n0.5,6,2,3,90", r"TP \+ FN and FP \+ TN have to be the same"),
+        ("\n0.25,7,7,1,85\n0.5,6,2,2,90\n0.75,3,0,5,92", "", "holds no rows"),
+        ("\n0.75,3,0,5,92\n", "\n0.75,3,0,5,9", "cut short"),
+    ],
+)
+def test_broken_pixel_counts_name_the_file(tmp_path: Path, old: str, new: str, says: str) -> None:
+    path = results.write_pixels(tmp_path, PIXELS)
+    text = path.read_text(encoding="utf-8")
+    assert old in text
+    path.write_text(text.replace(old, new), encoding="utf-8")
+    with pytest.raises(InputError, match=rf"pixels\.csv: .*{says}"):
+        results.read_pixels(tmp_path)
 
 
 def test_columns_of_unequal_length_are_a_bug_of_the_caller(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from anomaly_seg import results, settings
+from anomaly_seg import metrics, results, settings
 from anomaly_seg.errors import InputError
 from anomaly_seg.schema import Result
 
@@ -19,6 +19,9 @@ METHOD_NAMES = {
     "unet": "U-Net",
     "encoder_decoder": "Encoder-decoder",
 }
+
+SAME = 1e-9
+"""Two values of one measure, computed from the same scores, differ by less."""
 
 
 class Setting(NamedTuple):
@@ -158,14 +161,22 @@ def _run_folders(directory: Path) -> list[tuple[Path, set[str]]]:
 
 def _load(folder: Path) -> LoadedRun:
     result, scores = results.read_result(folder), results.read_scores(folder)
-    if len(scores.image) != result.counts.test_images:
-        raise InputError(
-            f"{folder / results.SCORES}: {len(scores.image)} images, but {results.RESULT} counts "
-            f"{result.counts.test_images}: run again"
-        )
+    _check_same(folder, result, scores)
     pixels = results.read_pixels(folder) if (folder / results.PIXELS).is_file() else None
     record = folder / "config.yaml"
     return LoadedRun(folder, result, scores, pixels, settings.read(record) if record.is_file() else None)
+
+
+def _check_same(folder: Path, result: Result, scores: results.Scores) -> None:
+    """Raises InputError if the scores are not those that the result was made from."""
+    pairs: dict[str, tuple[float | None, float | None]] = {
+        "images": (len(scores.image), result.counts.test_images),
+        "defective images": (int(scores.label.sum()), result.counts.test_defective),
+        "AP": (metrics.average_precision(scores.score, scores.label), result.image.ap),
+    }
+    for what, (here, there) in pairs.items():
+        if here != there and (here is None or there is None or abs(here - there) > SAME):
+            raise InputError(f"{folder / results.SCORES}: {what}: {here}, in {results.RESULT} {there}: {results.AGAIN}")
 
 
 def _key(result: Result) -> Key:
