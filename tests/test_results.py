@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from anomaly_seg import results, schema
 from anomaly_seg.errors import InputError
+from anomaly_seg.report.collect import collect_runs
 
 SCORES, LABELS = np.array([1.0, 2.0, 30.0, 40.0]), np.array([0, 0, 1, 1])
 
@@ -203,6 +204,24 @@ def test_broken_pixel_counts_name_the_file(tmp_path: Path, old: str, new: str, s
     path.write_text(text.replace(old, new), encoding="utf-8")
     with pytest.raises(InputError, match=rf"pixels\.csv: .*{says}"):
         results.read_pixels(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ("Part2.jpg,kos00,1,", "Part2.jpg,kos00,0,", "defective images: 1, in result.json 2"),
+        ("kos00,1,40.0", "kos00,1,1.5", "AP: 0.8333333333333333, in result.json 1.0"),  # (1 + 2/3) / 2
+        ("kos00/Part3.jpg,kos00,1,60.0,110.0,61.0,60.0\n", "", "images: 3, in result.json 4"),
+    ],
+)
+def test_scores_that_are_not_those_of_the_result_are_named(tmp_path: Path, old: str, new: str, says: str) -> None:
+    damaged, _ = (write_run(tmp_path, [1, 2, 40, 60], LABELS, folds=2, fold=fold) for fold in (0, 1))
+    file = damaged / "scores.csv"
+    whole = file.read_text(encoding="utf-8")
+    assert old in whole
+    file.write_text(whole.replace(old, new), encoding="utf-8")
+    problems = collect_runs(tmp_path).problems
+    assert problems[1:] == [f"Unreadable: {file.relative_to(tmp_path)}: {says}: {results.AGAIN}"]
 
 
 def test_columns_of_unequal_length_are_a_bug_of_the_caller(tmp_path: Path) -> None:

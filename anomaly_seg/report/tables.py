@@ -29,7 +29,7 @@ def overview(groups: Sequence[Group]) -> pd.DataFrame:
         row |= {"AUROC": metrics.auroc(frame["score"], frame["label"])}
         row |= {"FP at FN = 0": metrics.fp_at_fn0(frame["score"], frame["label"])}
         rows.append(row)
-    return pd.DataFrame(rows)
+    return _frame(rows)
 
 
 def at_thresholds(groups: Sequence[Group]) -> pd.DataFrame:
@@ -54,7 +54,7 @@ def ranking(groups: Sequence[Group]) -> pd.DataFrame:
         row["identical twins in training"] = sum(r.twins_across_split.identical for r in per_run)
         row["near twins in training"] = sum(r.twins_across_split.near for r in per_run)
         rows.append(row)
-    return pd.DataFrame(rows)
+    return _frame(rows)
 
 
 def runs(groups: Sequence[Group]) -> pd.DataFrame:
@@ -76,7 +76,7 @@ def runs(groups: Sequence[Group]) -> pd.DataFrame:
             row |= {"pixel AP": r.pixel.ap, "pixel IoU (oracle)": r.pixel.iou, "pixel Dice (oracle)": r.pixel.dice}
             row |= {name.replace("_", " "): value for name, value in r.training.model_dump().items()}
             rows.append(row)
-    return pd.DataFrame(rows)
+    return _frame(rows)
 
 
 def ablation(groups: Sequence[Group]) -> pd.DataFrame:
@@ -97,14 +97,16 @@ def ablation(groups: Sequence[Group]) -> pd.DataFrame:
                 row |= {f"{n} at {LABELS[kind]}": getattr(c, n.lower(), None) for n in ("F1", "FP", "FN")}
             good = score[label == 0]
             rows.append(row | {"median score of good images": float(good.median()) if len(good) else None})
-    return pd.DataFrame(rows)
+    return _frame(rows)
 
 
 def comparisons(groups: Sequence[Group]) -> pd.DataFrame:
-    """One row a pair of methods (same setting, D and seed) and threshold: exact McNemar, and what it lets one say."""
+    """One row a pair of methods (same setting, D and seed, images in common) and threshold: exact McNemar, and what it
+    lets one say."""
     rows = []
     for a, b in combinations(groups, 2):
-        if (a.key.setting, a.key.dilation, a.key.seed) != (b.key.setting, b.key.dilation, b.key.seed):
+        same = (a.key.setting, a.key.dilation, a.key.seed) == (b.key.setting, b.key.dilation, b.key.seed)
+        if not same or a.frame.merge(b.frame, on=["fold", "image"]).empty:
             continue
         verdicts_a, verdicts_b = all_verdicts(a), all_verdicts(b)
         for kind in ("cross_fold", "best_f"):
@@ -182,6 +184,12 @@ def _threshold_row(group: Group, verdicts: Verdicts) -> dict[str, Any]:
     for name, measure in (("P", "precision"), ("R", "recall"), ("F1", "f1"), ("FP", "fp"), ("FN", "fn")):
         row[f"{name} mean"], row[f"{name} std"] = verdicts.over_folds(measure)
     return row
+
+
+def _frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
+    """Rows as a table whose counts stay whole beside undefined ones, where pandas would turn 6 into 6.0."""
+    frame = pd.DataFrame(rows)
+    return frame.astype({name: "Int64" for name in frame.columns if name.startswith(("FP at", "FN at"))})
 
 
 def _identity(key: Key, method: bool = True) -> dict[str, Any]:
