@@ -86,6 +86,8 @@ class SegmentationModule(L.LightningModule):
             raise InputError(f"model.average={average}: use 0 (off) or a decay below 1 such as 0.9999")
         if not 0 < norm_momentum <= 1:
             raise InputError(f"model.norm_momentum={norm_momentum}: use a number above 0, up to 1")
+        if not isinstance(positive_weight, int | float) or not 0 < positive_weight < math.inf:
+            raise InputError(f"model.positive_weight={positive_weight}: use a number above 0; 1 is the paper's loss")
         for part in network.modules():
             if isinstance(part, torch.nn.BatchNorm2d):
                 part.momentum = norm_momentum

@@ -51,7 +51,7 @@ def run(config: DictConfig) -> Path:
     chosen: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
     settings.name(chosen)
     settings.check(chosen)
-    settings.check_trainer(chosen)
+    settings.check_training(chosen)
     _quiet()
     chosen["trainer"]["precision"] = _precision(chosen["trainer"])
     folder = Path(chosen["output_dir"]) / chosen["run_name"]
@@ -269,7 +269,7 @@ def make_trainer(chosen: dict[str, Any], folder: Path, logger: RunLogger, timer:
     if options["enable_progress_bar"]:
         callbacks.append(TQDMProgressBar(refresh_rate=1 if sys.stderr.isatty() else 100))
     return L.Trainer(
-        max_epochs=round(chosen["epochs"] * sum(phase["length"] for phase in chosen["model"]["phases"])),
+        max_epochs=settings.all_epochs(chosen),
         logger=logger.lightning,
         callbacks=callbacks,
         plugins=[CheckpointFile()],

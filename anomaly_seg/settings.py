@@ -61,8 +61,13 @@ def check(settings: Mapping[str, Any]) -> None:
         raise InputError(f"fold={settings['fold']}: use a whole number; several folds need -m")
 
 
-def check_trainer(settings: Mapping[str, Any]) -> None:
-    """Raises InputError for what Lightning's trainer cannot do."""
+def check_training(settings: Mapping[str, Any]) -> None:
+    """Raises InputError for what no run can be trained with."""
+    least = {"batch_size": 1, "data.workers": 0} | ({} if settings["threads"] is None else {"threads": 0})
+    for key, value in flat(settings).items():
+        if key in least and (not isinstance(value, int) or value < least[key]):
+            raise InputError(f"{key}={'null' if value is None else value}: use a whole number, {least[key]} or more")
+    all_epochs(settings)
     trainer = settings["trainer"]
     if trainer["precision"] == "16-mixed" and trainer["gradient_clip_val"] and settings["optimizer"].get("fused"):
         raise InputError(
@@ -71,6 +76,24 @@ def check_trainer(settings: Mapping[str, Any]) -> None:
         )
     if not isinstance(trainer["compile"], bool) and trainer["compile"] not in COMPILE_MODES:
         raise InputError(f"trainer.compile={trainer['compile']}: choose false, true or {', '.join(COMPILE_MODES)}")
+
+
+def all_epochs(settings: Mapping[str, Any]) -> int:
+    """Epochs of all phases together.
+
+    Raises:
+        InputError: none, or a phase whose length is no number.
+    """
+    lengths = [phase.get("length") for phase in settings["model"]["phases"] or ()]
+    try:
+        total = round(settings["epochs"] * sum(float(length) for length in lengths))
+    except (TypeError, ValueError, OverflowError) as error:
+        raise InputError(f"model.phases: lengths {lengths}: give each phase a number above 0") from error
+    if total < 1:
+        raise InputError(
+            f"epochs={settings['epochs']} times the lengths {lengths} of model.phases make no whole epoch: raise one"
+        )
+    return total
 
 
 def read(record: Path) -> dict[str, Any]:

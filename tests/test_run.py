@@ -222,7 +222,16 @@ class TestRefusals:
             ("fold=3", r"fold=3: data\.folds=3, so choose 0 to 2"),
             ("fold=-1", "fold=-1"),
             ("fold=x", "fold=x: use a whole number"),
-            ("batch_size=0", "batch_size=0"),
+            ("batch_size=0", "batch_size=0: use a whole number, 1 or more"),
+            ("batch_size=two", "batch_size=two: use a whole number, 1 or more"),
+            ("batch_size=null", "batch_size=null"),
+            ("batch_size=2.5", r"batch_size=2\.5"),
+            ("threads=-1", "threads=-1: use a whole number, 0 or more"),
+            ("data.workers=-1", r"data\.workers=-1: use a whole number, 0 or more"),
+            ("model.positive_weight=0", r"model\.positive_weight=0: use a number above 0"),
+            ("model.positive_weight=-2", r"model\.positive_weight=-2"),
+            ("model.positive_weight=inf", r"model\.positive_weight=inf"),
+            ("model.positive_weight=high", r"model\.positive_weight=high"),
             ("augment=heavy", "augment=heavy"),
             ("scale.width=65", "128x65.*nearest good size is 128x64"),
             ("model.network.norm=layer", r"model\.network\.norm=layer"),
@@ -235,6 +244,21 @@ class TestRefusals:
     def test_a_value_out_of_range_is_named(self, usual: DictConfig, override: str, says: str) -> None:
         with pytest.raises(InputError, match=says):
             run(OmegaConf.merge(usual, OmegaConf.from_dotlist(override.split())))
+
+    @pytest.mark.parametrize(
+        ("lengths", "says"),
+        [
+            ([0.3], r"epochs=1 times the lengths \[0\.3\] of model\.phases make no whole epoch"),
+            ([], r"lengths \[\]"),
+            (["long"], "give each phase a number above 0"),
+            ([None], "give each phase a number above 0"),
+            ([float("nan")], "give each phase a number above 0"),
+        ],
+    )
+    def test_phases_that_train_nothing_are_named(self, usual: DictConfig, lengths: list, says: str) -> None:
+        phases = [{"name": "all", "length": length, "train": [], "weights": {"f1": 1.0}} for length in lengths]
+        with pytest.raises(InputError, match=says):
+            run(OmegaConf.merge(usual, {"model": {"phases": phases}}))
 
     def test_a_missing_loss_is_named(self, usual: DictConfig) -> None:
         phases = [{"name": "all", "length": 1.0, "train": [], "weights": {"f9": 1.0}}]
