@@ -156,9 +156,15 @@ def _check(options: argparse.Namespace, overrides: list[str]) -> int:
 
     from anomaly_seg.check import check
     from anomaly_seg.data.readers import read_dataset
-    from anomaly_seg.sweep import compose
+    from anomaly_seg.sweep import MULTIRUN, compose, compose_first
 
-    settings: Any = OmegaConf.to_container(compose(config_folder(), overrides), resolve=True)
+    words = [word for word in overrides if word not in MULTIRUN]
+    if len(words) < len(overrides):
+        print("anomaly-seg check: looks at one job: without -m, and at the first of several values", file=sys.stderr)
+        config = compose_first(config_folder(), words)
+    else:
+        config = compose(config_folder(), words)
+    settings: Any = OmegaConf.to_container(config, resolve=True)
     report = check(settings, read_dataset(settings["data"]["reader"]))
     print(report.text)
     return 1 if report.problems else 0

@@ -19,7 +19,9 @@ from typing import Any
 
 import hydra
 from filelock import FileLock, Timeout
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import ValueType
 from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
@@ -28,6 +30,7 @@ from anomaly_seg.errors import InputError
 
 JOURNAL = "ANOMALY_SEG_JOURNAL"
 FAILURE = "failure.txt"
+MULTIRUN = {"-m", "--multirun"}
 
 
 def register_resolvers() -> None:
@@ -49,11 +52,11 @@ def compose(config_folder: Path, overrides: Sequence[str]) -> DictConfig:
         raise InputError(str(error)) from error
 
 
-def check_first(config_folder: Path, overrides: Sequence[str]) -> None:
-    """Compose the first job of a sweep: of a mistake in it Hydra only says that sweeps need --multirun.
+def compose_first(config_folder: Path, overrides: Sequence[str]) -> DictConfig:
+    """The configuration of a sweep's first job. Of a mistake in it Hydra only says that sweeps need --multirun.
 
     Args:
-        overrides: "key=value" or "key=a,b"; what is no list of values is left to the sweeper.
+        overrides: "key=value" or "key=a,b"; globs, and what is no list of values, are left to the sweeper.
 
     Raises:
         InputError: as `compose`.
@@ -64,27 +67,45 @@ def check_first(config_folder: Path, overrides: Sequence[str]) -> None:
             override = parser.parse_override(word)
         except HydraException as error:
             raise InputError(f"{word}: {error}") from error
-        if override.is_discrete_sweep():
+        if override.is_discrete_sweep() and override.value_type != ValueType.GLOB_CHOICE_SWEEP:
             words.append(f"{override.get_key_element()}={next(iter(override.sweep_string_iterator()))}")
         elif not override.is_sweep_override():
             words.append(word)
-    compose(config_folder, words)
+    return compose(config_folder, words)
+
+
+def check_words(overrides: Sequence[str]) -> None:
+    """Refuse, with a sentence, what Hydra ends on with a traceback: a file as output folder, and switches that clash.
+
+    Raises:
+        InputError: see above.
+    """
+    for word in overrides:
+        name, _, value = word.partition("=")
+        if name in ("--cfg", "-c", "--info", "-i") and MULTIRUN & set(overrides):
+            raise InputError(f"{name} shows one configuration: leave out -m, and give one value for each key")
+        if name == "output_dir":
+            place = Path(value.strip("\"'"))
+            file = next((path for path in (place, *place.parents) if path.is_file()), None)
+            if file:
+                raise InputError(f"output_dir={value}: {file} is a file: choose a folder, or move the file away")
 
 
 def train(config_folder: Path, overrides: Sequence[str]) -> int:
     """Run Hydra on `job` and sum up. Returns 0: every job ended well, 1: one failed, 2: unusable input.
 
     Raises:
-        InputError: a sweep whose first job has no configuration.
+        InputError: a sweep whose first job has no configuration; as `check_words`.
     """
     register_resolvers()
+    check_words(overrides)
     if any("," in word for word in overrides) and not any(word.startswith("-") for word in overrides):
-        check_first(config_folder, overrides)
+        compose_first(config_folder, overrides)
     with tempfile.TemporaryDirectory(prefix="anomaly-seg-") as folder:
         journal = Path(folder) / "journal.jsonl"
         journal.touch()
         os.environ[JOURNAL] = str(journal)
-        switches = [word for word in overrides if word in ("-m", "--multirun")]  # Hydra takes none between overrides
+        switches = [word for word in overrides if word in MULTIRUN]  # Hydra takes none between overrides
         words = [word for word in overrides if word not in switches]
         before, sys.argv = sys.argv, ["anomaly-seg train", *switches, *words]
         try:
@@ -145,7 +166,9 @@ def count_jobs(config: DictConfig) -> int | None:
     if "n_trials" in sweeper:
         return int(sweeper.n_trials)
     grid = [f"{key}={value}" for key, value in (sweeper.get("params") or {}).items()]
-    parsed = OverridesParser.create().parse_overrides([*grid, *config.hydra.overrides.task])
+    state = GlobalHydra.instance()  # knows the options that a glob stands for
+    parser = OverridesParser.create(state.config_loader() if state.is_initialized() else None)
+    parsed = parser.parse_overrides([*grid, *config.hydra.overrides.task])
     # In this order: of two values for one key Hydra takes the later.
     sizes = {o.get_key_element(): len(list(o.sweep_string_iterator())) if o.is_sweep_override() else 1 for o in parsed}
     return math.prod(sizes.values())

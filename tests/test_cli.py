@@ -89,6 +89,32 @@ def test_check_prints_tables(tmp_path: Path, capsys: pytest.CaptureFixture):
     assert code == 0 and "defective" in text and "24" in text, text  # 6 items x 4 views
 
 
+def test_check_takes_the_words_of_a_sweep(tmp_path: Path, capsys: pytest.CaptureFixture):
+    small = ["scale=demo", "data.reader.items=6", f"data.cache_dir={tmp_path}"]
+    assert main(["check", *small, "dilation=5,9", "-m", "fold=0,1"]) == 0
+    said = capsys.readouterr()
+    assert "the first of several values" in said.err and "24 images" in said.out
+    assert "D = 5" in said.out and "D = 9" not in said.out
+
+
+@pytest.mark.parametrize("words", [["-m", "--cfg", "job"], ["--cfg=job", "--multirun"], ["--info", "-m"]])
+def test_switches_that_clash_are_one_clear_sentence(words: list[str], capsys: pytest.CaptureFixture):
+    assert main(["train", "fold=0,1", *words]) == 2
+    text = capsys.readouterr().err
+    assert "shows one configuration: leave out -m" in text and len(text.splitlines()) == 1
+
+
+@pytest.mark.parametrize("place", ["notes.txt", "notes.txt/runs"])
+@pytest.mark.parametrize("words", [[], ["fold=0,1", "-m"]])
+def test_a_file_in_the_place_of_the_output_folder_is_named(
+    place: str, words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture
+):
+    (tmp_path / "notes.txt").touch()
+    assert main(["train", f"output_dir={tmp_path / place}", *words]) == 2
+    text = capsys.readouterr().err
+    assert f"{tmp_path / 'notes.txt'} is a file: choose a folder" in text and len(text.splitlines()) == 1
+
+
 def test_report_of_nothing_is_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture):
     assert main(["report", str(tmp_path / "missing")]) == 2
     text = capsys.readouterr().err

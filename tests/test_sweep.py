@@ -183,6 +183,15 @@ def test_jobs_of_a_grid(grid: dict[str, str], line: list[str], jobs: int):
     assert count_jobs(config) == jobs
 
 
+def test_jobs_of_a_glob():
+    register_resolvers()
+    with initialize_config_dir(str(config_folder()), version_base="1.3"):
+        config = compose("config", return_hydra_config=True)
+        with open_dict(config):
+            config.hydra.overrides.task = ["model=glob(*, exclude=one_stage*)", "fold=0,1"]
+        assert count_jobs(config) == 6  # encoder_decoder, seg_dec and unet
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [
