@@ -102,6 +102,7 @@ class SegmentationModule(L.LightningModule):
         self.unchecked: list[Step] = []
         self.network.to(memory_format=self.layout)  # type: ignore[call-overload]
         self._check_parts()
+        self._optimizer()  # so that a mistake in its settings is found before any work is done
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         image = batch.image.contiguous(memory_format=self.layout)
@@ -172,6 +173,13 @@ class SegmentationModule(L.LightningModule):
         return FlipAverage(network) if self.flip_average else network
 
     def configure_optimizers(self) -> Any:
+        optimizer, schedule = self._optimizer(), self.settings.get("schedule", "none")
+        if schedule == "none":
+            return optimizer
+        cosine = torch.optim.lr_scheduler.LambdaLR(optimizer, self._cosine)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": cosine, "interval": "step"}}
+
+    def _optimizer(self) -> torch.optim.Optimizer:
         settings = dict(self.settings)
         name, schedule = settings.pop("name"), settings.pop("schedule", "none")
         if name not in OPTIMIZERS:
@@ -179,13 +187,9 @@ class SegmentationModule(L.LightningModule):
         if schedule not in ("none", "cosine"):
             raise InputError(f"optimizer.schedule={schedule}: choose none or cosine")
         try:
-            optimizer = OPTIMIZERS[name](self.network.parameters(), **settings)
+            return OPTIMIZERS[name](self.network.parameters(), **settings)
         except (TypeError, ValueError) as error:  # an argument it does not have, or a value that it refuses
             raise InputError(f"optimizer {settings}: {error}") from error
-        if schedule == "none":
-            return optimizer
-        cosine = torch.optim.lr_scheduler.LambdaLR(optimizer, self._cosine)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": cosine, "interval": "step"}}
 
     def _cosine(self, step: int) -> float:
         """From 1 to 0 over each phase: what a later phase trains starts fresh, and needs a full rate."""

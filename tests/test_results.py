@@ -209,9 +209,9 @@ def test_broken_pixel_counts_name_the_file(tmp_path: Path, old: str, new: str, s
 @pytest.mark.parametrize(
     ("old", "new", "says"),
     [
-        ("Part2.jpg,kos00,1,", "Part2.jpg,kos00,0,", "defective images: 1, in result.json 2"),
+        ("Part2.jpg,kos00,kos00,1,", "Part2.jpg,kos00,kos00,0,", "defective images: 1, in result.json 2"),
         ("kos00,1,40.0", "kos00,1,1.5", "AP: 0.8333333333333333, in result.json 1.0"),  # (1 + 2/3) / 2
-        ("kos00/Part3.jpg,kos00,1,60.0,110.0,61.0,60.0\n", "", "images: 3, in result.json 4"),
+        ("kos00/Part3.jpg,kos00,kos00,1,60.0,110.0,61.0,60.0\n", "", "images: 3, in result.json 4"),
     ],
 )
 def test_scores_that_are_not_those_of_the_result_are_named(tmp_path: Path, old: str, new: str, says: str) -> None:
