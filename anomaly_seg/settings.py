@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -68,6 +69,10 @@ def check_training(settings: Mapping[str, Any]) -> None:
         if key in least and (not isinstance(value, int) or value < least[key]):
             raise InputError(f"{key}={'null' if value is None else value}: use a whole number, {least[key]} or more")
     all_epochs(settings)
+    sigma = settings["model"]["paper_sigma"]
+    for value in sigma.values() if isinstance(sigma, Mapping) else [] if sigma is None else [sigma]:
+        if not isinstance(value, int | float) or not 0 <= value < math.inf:
+            raise InputError(f"model.paper_sigma={value}: use null, a number, 0 or more, or such a number for each D")
     trainer = settings["trainer"]
     if trainer["precision"] == "16-mixed" and trainer["gradient_clip_val"] and settings["optimizer"].get("fused"):
         raise InputError(

@@ -231,6 +231,8 @@ class TestRefusals:
             ("model.positive_weight=-2", r"model\.positive_weight=-2"),
             ("model.positive_weight=inf", r"model\.positive_weight=inf"),
             ("model.positive_weight=high", r"model\.positive_weight=high"),
+            ("model.paper_sigma=-5", r"model\.paper_sigma=-5: use null, a number, 0 or more"),
+            ("model.paper_sigma=abc", r"model\.paper_sigma=abc"),
             ("augment=heavy", "augment=heavy"),
             ("scale.width=65", "128x65.*nearest good size is 128x64"),
             ("model.network.norm=layer", r"model\.network\.norm=layer"),
