@@ -31,10 +31,10 @@ class Region:
 class Prediction:
     """The answer for one image.
 
-    score: pooled map (its sum of pixels) or the decision's probability; larger is more suspicious. threshold: of the verdict.
-    verdict: "defective" where score > threshold. heat_map: (h, w) float32 in [0, 1] at the size of the image as given.
-    regions: of the heat map, largest first. maps: every map of the network by name (f1, f2, f3, C, F; map; mask),
-    (H, W) float32 in [0, 1] at the network's size.
+    score: pooled map (its sum of pixels) or the decision's probability; larger is more suspicious. threshold: of
+    the verdict. verdict: "defective" where score > threshold. heat_map: (h, w) float32 in [0, 1] at the size of the
+    image as given. regions: of the heat map, largest first. maps: every map of the network by name (f1, f2, f3, C,
+    F; map; mask), (H, W) float32 in [0, 1] at the network's size.
     """
 
     score: float
