@@ -1,9 +1,11 @@
 """A small stand-in for KolektorSDD: the same folders and file names, tiny pictures."""
 
+import importlib.util
 import shutil
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
 
 import cv2
 import numpy as np
@@ -20,6 +22,15 @@ CHROMIUM_FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-sync", "--no-first
 CHROMIUM_FLAGS.extend(["--disable-background-networking", "--disable-component-update"])
 
 PUBLISHED_ITEMS = tuple(f"kos{i:02d}" for i in range(1, 51))
+
+
+def load_script(path: Path) -> ModuleType:
+    """A script that is no part of the package, as a module."""
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def picture(name: str, height: int = HEIGHT, width: int = WIDTH) -> np.ndarray:

@@ -1,11 +1,11 @@
 """The published tables are those of the committed result files."""
 
-import importlib.util
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 from fake_runs import write_run
+from helpers import load_script
 
 from anomaly_seg.errors import InputError
 
@@ -15,21 +15,13 @@ SCRIPT = Path(__file__).parent.parent / "experiments" / "tables.py"
 @pytest.fixture
 def tables(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ModuleType:
     """The script, with its pages and results in an empty folder."""
-    module = load()
+    module = load_script(SCRIPT)
     monkeypatch.setattr(module, "HERE", tmp_path)
     return module
 
 
-def load() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("experiments_tables", SCRIPT)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def test_every_published_table_is_up_to_date() -> None:
-    script = load()
+    script = load_script(SCRIPT)
     pages = script.pages()
     found = sum(page.read_text(encoding="utf-8").count("<!-- table\n") for page in pages)
     assert found >= 8

@@ -1,11 +1,11 @@
 """The picture of the network shows the network's own numbers."""
 
-import importlib.util
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 import torch
+from helpers import load_script
 
 from anomaly_seg.models.one_stage import OneStage
 
@@ -14,11 +14,7 @@ SCRIPT = Path(__file__).parent.parent / "experiments" / "figures" / "network.py"
 
 @pytest.fixture
 def script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("network_figure", SCRIPT)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script(SCRIPT)
 
 
 def test_figure_shows_the_networks_channels_and_sizes(script: ModuleType) -> None:
