@@ -1,11 +1,11 @@
 """The benchmark of the runtimes' equality refuses folders that it cannot judge, before it works for hours."""
 
-import importlib.util
 import sys
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+from helpers import load_script
 from sealed_runs import write_run
 
 from anomaly_seg.errors import InputError
@@ -16,11 +16,7 @@ SCRIPT = Path(__file__).parent.parent / "experiments" / "bench" / "equality.py"
 @pytest.fixture
 def equality(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     monkeypatch.syspath_prepend(SCRIPT.parent)
-    spec = importlib.util.spec_from_file_location("bench_equality", SCRIPT)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script(SCRIPT)
 
 
 @pytest.mark.parametrize(
