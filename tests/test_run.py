@@ -359,10 +359,13 @@ def test_an_interrupted_run_says_so_and_hears_the_next_interrupt(
         return step(self, *args)
 
     monkeypatch.setattr(SegmentationModule, "training_step", stop)
-    handler = signal.getsignal(signal.SIGINT)
-    with pytest.raises(KeyboardInterrupt):
-        run(configure("epochs=2"))
-    assert signal.getsignal(signal.SIGINT) == handler
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background starts deaf to it
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            run(configure("epochs=2"))
+        assert signal.getsignal(signal.SIGINT) == signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, handler)
     monkeypatch.undo()
     assert results.read_result(run(configure("epochs=2"))).training.steps == 16
 
