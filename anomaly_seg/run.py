@@ -34,9 +34,10 @@ from anomaly_seg.module import SegmentationModule
 from anomaly_seg.outputs import write_outputs, write_pictures
 from anomaly_seg.profiling import ProfileSteps
 from anomaly_seg.schema import Result, Training
+from anomaly_seg.settings import CONFIG
 from anomaly_seg.tiling import ALIGN
 
-CHECKPOINT, CONFIG = "checkpoint.ckpt", "config.yaml"
+CHECKPOINT = "checkpoint.ckpt"
 
 
 def run(config: DictConfig) -> Path:

@@ -24,6 +24,9 @@ LATER = {
 }  # fmt: skip
 """Keys that the first runs did not have, and what they ran with: at that value a key makes no difference."""
 
+CONFIG = "config.yaml"
+"""The file in a run's folder that says with which settings it was made."""
+
 COMPILE_MODES = ("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")
 """torch.compile's documented modes."""
 
@@ -64,10 +67,12 @@ def check(settings: Mapping[str, Any]) -> None:
 
 def check_training(settings: Mapping[str, Any]) -> None:
     """Raises InputError for what no run can be trained with."""
-    least = {"batch_size": 1, "data.workers": 0} | ({} if settings["threads"] is None else {"threads": 0})
-    for key, value in flat(settings).items():
-        if key in least and (not isinstance(value, int) or value < least[key]):
-            raise InputError(f"{key}={'null' if value is None else value}: use a whole number, {least[key]} or more")
+    values = flat(settings)
+    least = {"batch_size": 1, "data.workers": 0} | ({} if values["threads"] is None else {"threads": 0})
+    for key, lowest in least.items():
+        value = values[key]
+        if not isinstance(value, int) or value < lowest:
+            raise InputError(f"{key}={'null' if value is None else value}: use a whole number, {lowest} or more")
     all_epochs(settings)
     sigma = settings["model"]["paper_sigma"]
     for value in sigma.values() if isinstance(sigma, Mapping) else [] if sigma is None else [sigma]:

@@ -27,6 +27,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
 from anomaly_seg.errors import InputError
+from anomaly_seg.settings import CONFIG
 
 JOURNAL = "ANOMALY_SEG_JOURNAL"
 FAILURE = "failure.txt"
@@ -196,7 +197,7 @@ def _fail(name: str, folder: Path, error: Exception) -> None:
     known = isinstance(error, InputError)
     try:
         # A folder that another configuration owns is left as it is.
-        if not known or not (folder / "config.yaml").exists():
+        if not known or not (folder / CONFIG).exists():
             folder.mkdir(parents=True, exist_ok=True)
             (folder / FAILURE).write_text(text)
             where = "" if known else str(folder / FAILURE)  # the message of a known one is enough on its own

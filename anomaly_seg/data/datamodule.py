@@ -135,8 +135,8 @@ class FoldDataModule(LightningDataModule):
         self.dataset, self.how, self.fold = dataset, how, fold
         self.batch_size, self.workers, self.seed, self.transform = batch_size, workers, seed, recipe(augmentation)
         self.arrays = prepare(dataset, how, cache_dir)
-        items = [r.item for r in dataset.records]
-        self.twins = find_twins(self.arrays.fingerprints, self.arrays.thumbnails, items)
+        self.items = [r.item for r in dataset.records]
+        self.twins = find_twins(self.arrays.fingerprints, self.arrays.thumbnails, self.items)
         labels = self.arrays.labels
         self.folds = make_folds(dataset, labels.tolist(), self.twins, folds, split, split_seed, splits)  # type: ignore[arg-type]
         self.only_fold = only_fold(split, dataset.train_test)
@@ -168,16 +168,15 @@ class FoldDataModule(LightningDataModule):
     @cached_property
     def parts(self) -> list[str]:
         """Of every image its item, or the first of the items that share a byte-identical image with it."""
-        items = [r.item for r in self.dataset.records]
-        first = leaders(items, self.twins, "grouped")
-        return [first[item] for item in items]
+        first = leaders(self.items, self.twins, "grouped")
+        return [first[item] for item in self.items]
 
     @cached_property
     def digest(self) -> str:
         """Short name of what is trained and tested on: of every image its name, item, content, mask and fold."""
-        names, items = [r.name for r in self.dataset.records], [r.item for r in self.dataset.records]
+        names = [r.name for r in self.dataset.records]
         prints = (self.arrays.fingerprints, self.arrays.mask_fingerprints)
-        rows = sorted(zip(names, items, *prints, self.folds.tolist(), strict=True))
+        rows = sorted(zip(names, self.items, *prints, self.folds.tolist(), strict=True))
         return hashlib.sha256(json.dumps(rows).encode()).hexdigest()[:16]
 
     def state_dict(self) -> dict[str, Any]:

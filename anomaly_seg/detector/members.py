@@ -16,8 +16,9 @@ from anomaly_seg.errors import InputError
 from anomaly_seg.models.base import Network
 from anomaly_seg.models.flips import FlipAverage
 from anomaly_seg.schema import Result
+from anomaly_seg.settings import CONFIG
 
-CHECKPOINT, CONFIG = "checkpoint.ckpt", "config.yaml"
+CHECKPOINT = "checkpoint.ckpt"
 
 
 @dataclass(frozen=True)

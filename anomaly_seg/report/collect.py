@@ -154,7 +154,7 @@ def _run_folders(directory: Path) -> list[tuple[Path, set[str]]]:
     found = []
     for folder, subfolders, files in os.walk(directory):
         subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
-        if {results.RESULT, "config.yaml", "failure.txt"} & set(files):
+        if {results.RESULT, settings.CONFIG, "failure.txt"} & set(files):
             found.append((Path(folder), set(files)))
     return found
 
@@ -163,7 +163,7 @@ def _load(folder: Path) -> LoadedRun:
     result, scores = results.read_result(folder), results.read_scores(folder)
     _check_same(folder, result, scores)
     pixels = results.read_pixels(folder) if (folder / results.PIXELS).is_file() else None
-    record = folder / "config.yaml"
+    record = folder / settings.CONFIG
     return LoadedRun(folder, result, scores, pixels, settings.read(record) if record.is_file() else None)
 
 
