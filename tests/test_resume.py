@@ -1,7 +1,6 @@
 """Kill -9 and the same command again: the weights end bit for bit where an undisturbed run ends."""
 
 import csv
-import multiprocessing
 import random
 import signal
 import time
@@ -9,14 +8,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_runs import tiny_config, train
+from tiny_runs import PROCESSES, tiny_config, train
 
 from anomaly_seg import results
 from anomaly_seg.run import CHECKPOINT, run
-
-# One process imports everything, and each training is forked from it: a child to kill, without the start-up time.
-PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(["tiny_runs", "anomaly_seg.run"])
 
 COMMON = ["augment=light", "sampler=alternating", "optimizer=adam_cosine", "pictures=false"]
 CASES = {

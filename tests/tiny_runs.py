@@ -1,14 +1,20 @@
 """Runs of a second or two: 12 synthetic images of 128x64, a sixteenth of the width. Imported by child processes too."""
 
+import multiprocessing
 import os
 import signal
+import sys
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
 
-from anomaly_seg.cli import config_folder
+from anomaly_seg.cli import config_folder, main
 from anomaly_seg.sweep import compose
+
+# One process imports everything, and each training is forked from it: a child to kill, without the start-up time.
+PROCESSES = multiprocessing.get_context("forkserver")
+PROCESSES.set_forkserver_preload(["tiny_runs", "anomaly_seg.run"])
 
 TINY = [
     "scale=demo", "scale.height=128", "scale.width=64", "scale.width_factor=0.0625", "data.reader.items=6",
@@ -40,3 +46,12 @@ def train(output: Path, overrides: list[str], kill_at: int | None = None) -> Non
 
     SegmentationModule.training_step = deadly  # type: ignore[method-assign]
     run(tiny_config(output, *overrides))
+
+
+def train_command(words: list[str], screen: Path) -> None:
+    """`anomaly-seg train` in a child process and a process group of its own, its screen in a file."""
+    os.setsid()
+    with screen.open("ab") as file:
+        os.dup2(file.fileno(), sys.stdout.fileno())
+        os.dup2(file.fileno(), sys.stderr.fileno())
+    sys.exit(main(["train", *words]))
