@@ -58,7 +58,7 @@ def test_killed_at_random_moments_ends_like_an_undisturbed_sweep(tmp_path: Path)
     rng, kills = random.Random(0), 0
     while kills < 10:
         process = start([*small(tmp_path, "killed"), *grid], tmp_path)
-        if end(process, rng.uniform(0.5, 4)) is not None:  # finished: start over, so that ten kills hit a working sweep
+        if end(process, rng.uniform(0.3, 3)) is not None:  # finished: start over, so that ten kills hit a working sweep
             subprocess.run(["rm", "-rf", str(tmp_path / "killed")], check=True)
             continue
         os.killpg(process.pid, signal.SIGKILL)
