@@ -39,8 +39,10 @@ class Row(NamedTuple):
         c = verdicts[kind].pooled
         return f"{c.fp}, {c.fn}, {c.f1:.3f}"
 
-    def ranking(self, measure: Callable[..., float | int | None]) -> float:
-        return float(measure(self.group.frame[self.column], self.group.frame["label"]) or 0)
+    def ranking(self, measure: Callable[..., float | int | None], decimals: int) -> str:
+        """Nothing where it is undefined."""
+        value = measure(self.group.frame[self.column], self.group.frame["label"])
+        return "" if value is None else f"{value:.{decimals}f}"
 
     def good(self, percent: float) -> str:
         frame = self.group.frame
@@ -66,9 +68,9 @@ MEASURES: dict[str, tuple[str, Callable[[Row], str]]] = {
     "cross_fold": ("FP, FN, F1 at `cross_fold`", lambda row: row.counts("cross_fold")),
     "paper": ("FP, FN, F1 at `paper`", lambda row: row.counts("paper")),
     "best_f": ("FP, FN, F1 at `best_f` (oracle)", lambda row: row.counts("best_f")),
-    "AP": ("AP", lambda row: f"{row.ranking(metrics.average_precision):.3f}"),
-    "AUROC": ("AUROC", lambda row: f"{row.ranking(metrics.auroc):.3f}"),
-    "FP at FN = 0": ("FP at FN = 0", lambda row: f"{row.ranking(metrics.fp_at_fn0):.0f}"),
+    "AP": ("AP", lambda row: row.ranking(metrics.average_precision, 3)),
+    "AUROC": ("AUROC", lambda row: row.ranking(metrics.auroc, 3)),
+    "FP at FN = 0": ("FP at FN = 0", lambda row: row.ranking(metrics.fp_at_fn0, 0)),
     "pixel AP": ("pixel AP", Row.pixel_ap),
     "good median": ("good images' score: median", lambda row: row.good(50)),
     "good 95 %": ("95th percentile", lambda row: row.good(95)),

@@ -59,3 +59,8 @@ def test_a_row_names_one_group_of_runs(tables: ModuleType, tmp_path: Path) -> No
         tables.build(table(". seed=7"))
     with pytest.raises(InputError, match="needs a text for each column that is no measure"):
         tables.build("paper\nours | .\n")
+
+
+def test_an_undefined_measure_is_blank(tables: ModuleType, tmp_path: Path) -> None:
+    write_run(tmp_path, [1, 2], [0, 0], fold=0, folds=1, height=1408, width=512)  # no defective image
+    assert tables.build("AP | AUROC | FP at FN = 0\n.\n").splitlines()[2] == "|  |  |  |"
