@@ -69,6 +69,64 @@ def average_precision(scores: ArrayLike, labels: ArrayLike) -> float | None:
     return float(average_precision_score(y, s)) if y.any() else None
 
 
+def weighted_average_precision(scores: ArrayLike, labels: ArrayLike, weights: ArrayLike) -> NDArray[np.float64]:
+    """`average_precision` for many weightings of the images at once; weight 2 counts an image twice, 0 leaves it out.
+
+    Args:
+        weights: (b, n) whole numbers, not negative.
+
+    Returns:
+        (b,) in [0, 1]; NaN where no defective image has weight.
+
+    Raises:
+        ValueError: as `confusion`.
+
+    >>> weighted_average_precision([3.0, 2.0, 1.0], [1, 0, 1], [[1, 1, 1], [1, 0, 1], [0, 2, 0]]).round(3).tolist()
+    [0.833, 1.0, nan]
+    """
+    s, y = checked(scores, labels)
+    order = np.argsort(-s, kind="stable")
+    last = np.flatnonzero(np.append(np.diff(s[order]) != 0, True))  # of images with equal scores: they rank together
+    w = np.asarray(weights, dtype=np.int64)[:, order]
+    called, hits = np.cumsum(w, axis=1)[:, last], np.cumsum(w * y[order], axis=1)[:, last]
+    gained = np.diff(hits, prepend=0, axis=1)
+    with np.errstate(invalid="ignore"):
+        return np.asarray(np.sum(gained * hits / np.maximum(called, 1), axis=1) / hits[:, -1])
+
+
+def resampled_average_precision(
+    scores: ArrayLike, labels: ArrayLike, units: ArrayLike, draws: int = 2000, seed: int = 0
+) -> NDArray[np.float64]:
+    """Bootstrap of `average_precision`: units drawn with replacement, as many as there are, with all their images.
+
+    A unit is what varies independently: a part, of which there may be several images (cluster bootstrap; Davison and
+    Hinkley, Bootstrap Methods and their Application, 1997, 3.8). The draws depend on the units and the seed alone, so
+    those of two methods on the same images are pairs.
+
+    Args:
+        units: (n,) names.
+
+    Returns:
+        (draws,) in [0, 1]; NaN where no defective image was drawn. Raises as `confusion`.
+    """
+    _, unit = np.unique(np.asarray(units), return_inverse=True)
+    number = int(unit.max()) + 1
+    counts = np.random.default_rng(seed).multinomial(number, np.full(number, 1 / number), size=draws)
+    step = max(1, 2_000_000 // len(unit))  # rows at once: memory stays small however many images there are
+    parts = [weighted_average_precision(scores, labels, counts[k : k + step, unit]) for k in range(0, draws, step)]
+    return np.concatenate(parts)
+
+
+def percentile_interval(values: ArrayLike, confidence: float = 0.95) -> tuple[float | None, float | None]:
+    """The central ``confidence`` of bootstrap values, NaN left aside; (None, None) where nothing is left."""
+    known = np.asarray(values, dtype=float)
+    known = known[np.isfinite(known)]
+    if not known.size:
+        return None, None
+    low, high = np.quantile(known, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return float(low), float(high)
+
+
 def auroc(scores: ArrayLike, labels: ArrayLike) -> float | None:
     """Area under the ROC curve in [0, 1]; None unless there are good and defective images. Raises as `confusion`."""
     s, y = checked(scores, labels)

@@ -44,6 +44,13 @@ class Row(NamedTuple):
         value = measure(self.group.frame[self.column], self.group.frame["label"])
         return "" if value is None else f"{value:.{decimals}f}"
 
+    def ap_interval(self) -> str:
+        """By resampling the parts."""
+        frame = self.group.frame
+        resampled = metrics.resampled_average_precision(frame[self.column], frame["label"], frame["part"])
+        low, high = metrics.percentile_interval(resampled)
+        return "" if low is None else f"{low:.3f} to {high:.3f}"
+
     def good(self, percent: float) -> str:
         frame = self.group.frame
         return f"{np.percentile(frame[self.column][frame['label'] == 0], percent):.2g}"
@@ -69,6 +76,7 @@ MEASURES: dict[str, tuple[str, Callable[[Row], str]]] = {
     "paper": ("FP, FN, F1 at `paper`", lambda row: row.counts("paper")),
     "best_f": ("FP, FN, F1 at `best_f` (oracle)", lambda row: row.counts("best_f")),
     "AP": ("AP", lambda row: row.ranking(metrics.average_precision, 3)),
+    "AP 95 %": ("AP: 95 %", Row.ap_interval),
     "AUROC": ("AUROC", lambda row: row.ranking(metrics.auroc, 3)),
     "FP at FN = 0": ("FP at FN = 0", lambda row: row.ranking(metrics.fp_at_fn0, 0)),
     "pixel AP": ("pixel AP", Row.pixel_ap),

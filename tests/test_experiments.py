@@ -63,4 +63,11 @@ def test_a_row_names_one_group_of_runs(tables: ModuleType, tmp_path: Path) -> No
 
 def test_an_undefined_measure_is_blank(tables: ModuleType, tmp_path: Path) -> None:
     write_run(tmp_path, [1, 2], [0, 0], fold=0, folds=1, height=1408, width=512)  # no defective image
-    assert tables.build("AP | AUROC | FP at FN = 0\n.\n").splitlines()[2] == "|  |  |  |"
+    assert tables.build("AP | AP 95 % | AUROC | FP at FN = 0\n.\n").splitlines()[2] == "|  |  |  |  |"
+
+
+def test_the_interval_of_ap_is_over_parts(tables: ModuleType, tmp_path: Path) -> None:
+    # Two parts: AP is 1 if the first is drawn twice, 1/2 if the second is, 5/6 if both are.
+    write_run(tmp_path, [4, 1], [1, 0], fold=0, folds=2, height=1408, width=512)
+    write_run(tmp_path, [2, 3], [1, 0], fold=1, folds=2, height=1408, width=512)
+    assert tables.build("AP | AP 95 %\n.\n").splitlines()[2] == "| 0.833 | 0.500 to 1.000 |"

@@ -75,6 +75,47 @@ def test_refuses(scores: list, labels: list, says: str) -> None:
         metrics.confusion(scores, labels, 0.5)
 
 
+@given(st.lists(st.tuples(st.integers(0, 6).map(float), st.integers(0, 1), st.integers(0, 3)), min_size=1, max_size=40))
+def test_weights_count_images_several_times(images: list[tuple[float, int, int]]) -> None:
+    scores, labels, weights = (np.array(column) for column in zip(*images, strict=True))
+    found = metrics.weighted_average_precision(scores, labels, [weights, np.ones_like(weights)])
+    for value, times in zip(found, (weights, np.ones_like(weights)), strict=True):
+        s, y = np.repeat(scores, times), np.repeat(labels, times)
+        assert np.isnan(value) if not y.any() else value == pytest.approx(reference.average_precision_score(y, s))
+
+
+def test_resampling_draws_parts_with_all_their_images() -> None:
+    # Part a: defect 4, good 1. Part b: defect 2, good 3. Both a: AP 1. Both b: two defects behind two good ones, 2 / 4.
+    # One of each (as drawn every other time): 1/2 + 1/2 * 2/3.
+    drawn = metrics.resampled_average_precision([4, 1, 2, 3], [1, 0, 1, 0], ["a", "a", "b", "b"], draws=4000)
+    values, times = np.unique(drawn.round(9), return_counts=True)
+    assert values == pytest.approx([1 / 2, 5 / 6, 1])
+    four_sigma = 4 * (4000 * 0.25 * 0.75) ** 0.5
+    assert abs(times[0] - 1000) < four_sigma and abs(times[2] - 1000) < four_sigma
+
+
+def test_two_methods_are_resampled_in_pairs() -> None:
+    labels, parts = np.arange(300) % 3 == 0, np.arange(300) // 4
+    first, scores = (np.random.default_rng(0).normal(size=300) + shift * labels for shift in (2, 1))
+    same = [metrics.resampled_average_precision(s, labels, parts, draws=50) for s in (scores, 10 * scores)]
+    assert np.array_equal(*same)  # the same ranking on the same draws
+    assert (metrics.resampled_average_precision(first, labels, parts, draws=50) > same[0]).all()
+    # 75 parts in rows of 26,000 images: the chunks of a large data set give what one piece gives.
+    many = np.repeat(np.arange(75), 350)
+    long = metrics.resampled_average_precision(many % 7, many % 3 == 0, many, draws=90)
+    counts = np.random.default_rng(0).multinomial(75, np.full(75, 1 / 75), size=90)
+    short = metrics.weighted_average_precision(np.arange(75) % 7, np.arange(75) % 3 == 0, counts)
+    assert long == pytest.approx(short)
+
+
+def test_percentiles() -> None:
+    assert metrics.percentile_interval([*range(101), np.nan]) == pytest.approx((2.5, 97.5))
+    assert metrics.percentile_interval([*range(101)], confidence=0.9) == pytest.approx((5, 95))
+    assert metrics.percentile_interval([np.nan]) == (None, None)
+    no_defect = metrics.resampled_average_precision([1.0, 2.0], [0, 0], ["a", "b"], draws=5)
+    assert np.isnan(no_defect).all()
+
+
 def test_clopper_pearson_closed_forms() -> None:
     # With all of n (none of n) the bound solves p^n = 0.025.
     low, high = metrics.clopper_pearson(52, 52)

@@ -93,6 +93,27 @@ def test_comparison_by_hand(two_methods: Path) -> None:
     assert compared.loc["best_f (oracle)", "p"] == 1.0
 
 
+def test_ap_and_its_difference_have_intervals(tmp_path: Path) -> None:
+    # Two parts, drawn twice with replacement: AP of One-Stage is 1 (a quarter of the draws), 5/6 (half) or 1/2
+    # (a quarter); U-Net ranks everything right.
+    for fold, scores in ((0, [4, 1]), (1, [2, 3])):
+        write_run(tmp_path, scores, [1, 0], fold=fold, folds=2)
+        write_run(tmp_path, [4, 1], [1, 0], fold=fold, folds=2, model="unet")
+    groups = collect_runs(tmp_path).groups
+    ranking = tables.ranking(groups).set_index("method")
+    found = ranking.loc["One-Stage", ["AP pooled", "AP low", "AP high"]]
+    assert list(found) == pytest.approx([5 / 6, 1 / 2, 1])
+    assert list(ranking.loc["U-Net", ["AP low", "AP high"]]) == [1, 1]
+    row = tables.ap_differences(groups).iloc[0]
+    assert (row["first"], row["second"], row["images"], row["defective"]) == ("One-Stage", "U-Net", 4, 2)
+    assert list(row[["difference", "difference low", "difference high"]]) == pytest.approx([-1 / 6, -1 / 2, 0])
+    report = build(tmp_path)
+    markdown = report.markdown.read_text(encoding="utf-8")
+    assert "[-0.500, 0.000]" in markdown and "[0.500, 1.000]" in markdown
+    assert "Differences in AP" in report.html.read_text(encoding="utf-8")
+    assert (tmp_path / "tables" / "ap_differences.csv").exists()
+
+
 def test_methods_without_a_fold_in_common_are_not_compared(tmp_path: Path) -> None:
     write_run(tmp_path, [1, 2, 40, 60], LABELS, folds=2, fold=0)
     write_run(tmp_path, [1, 2, 40, 60], LABELS, folds=2, fold=1, model="unet")

@@ -19,6 +19,7 @@ TABLES: dict[str, Callable[[Sequence[Group]], pd.DataFrame]] = {
     "guarantee": promises.table,
     "ranking": tables.ranking,
     "comparisons": tables.comparisons,
+    "ap_differences": tables.ap_differences,
     "ablation": tables.ablation,
     "runs": tables.runs,
     "images": tables.images,

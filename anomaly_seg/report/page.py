@@ -15,6 +15,7 @@ from anomaly_seg.report.pictures import gallery
 from anomaly_seg.report.verdicts import EXPLAINED, LABELS, all_verdicts
 
 GUARANTEE = "Thresholds with a guarantee: what could be promised, and at what cost"
+DIFFERENCES = "Differences in AP"
 
 
 def render(collection: Collection, picture_bytes: int) -> str:
@@ -93,6 +94,7 @@ def _section(name: str, groups: Sequence[Group]) -> dict[str, Any]:
         ),
         GUARANTEE: promises.shown(groups),
         "Ranking, pixels and twins": tables.ranking(groups),
+        DIFFERENCES: tables.ap_differences(groups),
         "Readouts of the same networks, without retraining": ablated,
         "Single runs (best_f here is each fold's own oracle)": tables.runs(groups),
     }
@@ -103,7 +105,7 @@ def _section(name: str, groups: Sequence[Group]) -> dict[str, Any]:
         "limits": text.limits(groups),
         "says": [] if compared.empty else _sayings(compared),
         "comparisons": None if compared.empty else _html(compared),
-        "notes": {GUARANTEE: promises.EXPLAINED.replace("`", "")},
+        "notes": {GUARANTEE: promises.EXPLAINED.replace("`", ""), DIFFERENCES: text.AP_INTERVALS},
         "tables": {title: _html(frame) for title, frame in more.items() if len(frame)},
     }
 

@@ -1,6 +1,6 @@
 """The report's tables: each a pandas frame, one row a fact, written to CSV as it is and shown by `show`."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import combinations
 from typing import Any, Literal
 
@@ -48,6 +48,9 @@ def ranking(groups: Sequence[Group]) -> pd.DataFrame:
         for name, function in (("AP", metrics.average_precision), ("AUROC", metrics.auroc)):
             row[f"{name} pooled"] = function(score, label)
             row[f"{name} mean"], row[f"{name} std"] = mean_and_spread([getattr(r.image, name.lower()) for r in per_run])
+            if name == "AP":
+                resampled = metrics.resampled_average_precision(score, label, group.frame["part"])
+                row["AP low"], row["AP high"] = metrics.percentile_interval(resampled)
         row["FP at FN = 0"] = metrics.fp_at_fn0(score, label)
         for name in ("AP", "IoU", "Dice"):
             row[f"pixel {name}" if name == "AP" else f"pixel {name} (oracle)"] = getattr(pixel, name.lower(), None)
@@ -104,15 +107,18 @@ def comparisons(groups: Sequence[Group]) -> pd.DataFrame:
     """One row a pair of methods (same setting, D and seed, images in common) and threshold: exact McNemar, and what it
     lets one say."""
     rows = []
-    for a, b in combinations(groups, 2):
-        same = (a.key.setting, a.key.dilation, a.key.seed) == (b.key.setting, b.key.dilation, b.key.seed)
-        if not same or a.frame.merge(b.frame, on=["fold", "image"]).empty:
-            continue
+    for a, b in _pairs(groups):
         verdicts_a, verdicts_b = all_verdicts(a), all_verdicts(b)
         for kind in ("cross_fold", "best_f"):
             if kind in verdicts_a and kind in verdicts_b:
                 rows.append(_comparison(a, b, verdicts_a[kind], verdicts_b[kind]))
     return pd.DataFrame(rows)
+
+
+def ap_differences(groups: Sequence[Group]) -> pd.DataFrame:
+    """One row a pair of methods, as in `comparisons`: the APs of the images in common, and their difference with a
+    95 % interval: both are computed again and again on the same parts, drawn with replacement."""
+    return pd.DataFrame([_ap_difference(a, b) for a, b in _pairs(groups)])
 
 
 def images(groups: Sequence[Group]) -> pd.DataFrame:
@@ -133,6 +139,27 @@ def images(groups: Sequence[Group]) -> pd.DataFrame:
 def outcome(called: np.ndarray, label: np.ndarray) -> np.ndarray:
     """(n,) of "hit", "false alarm", "miss" and "pass", from (n,) verdicts and (n,) labels."""
     return np.where(called, np.where(label == 1, "hit", "false alarm"), np.where(label == 1, "miss", "pass"))
+
+
+def _pairs(groups: Sequence[Group]) -> Iterator[tuple[Group, Group]]:
+    """Methods with the same setting, D and seed, and images in common."""
+    for a, b in combinations(groups, 2):
+        same = (a.key.setting, a.key.dilation, a.key.seed) == (b.key.setting, b.key.dilation, b.key.seed)
+        if same and not a.frame.merge(b.frame, on=["fold", "image"]).empty:
+            yield a, b
+
+
+def _ap_difference(a: Group, b: Group) -> dict[str, Any]:
+    names = ["fold", "image"]
+    both = a.frame.merge(b.frame[[*names, "score"]], on=names, suffixes=("_a", "_b"))
+    label, scores = both["label"], (both["score_a"], both["score_b"])
+    values = [metrics.average_precision(score, label) for score in scores]
+    resampled = [metrics.resampled_average_precision(score, label, both["part"]) for score in scores]
+    low, high = metrics.percentile_interval(resampled[0] - resampled[1])
+    row = _identity(a.key, method=False) | {"first": a.key.method, "second": b.key.method, "images": len(both)}
+    row |= {"defective": int(label.sum()), "AP of the first": values[0], "AP of the second": values[1]}
+    row["difference"] = None if values[0] is None or values[1] is None else values[0] - values[1]
+    return row | {"difference low": low, "difference high": high}
 
 
 def _comparison(a: Group, b: Group, at_a: Verdicts, at_b: Verdicts) -> dict[str, Any]:

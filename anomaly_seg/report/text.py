@@ -9,7 +9,11 @@ from anomaly_seg.report.collect import Collection, Group, Setting
 from anomaly_seg.report.verdicts import EXPLAINED, LABELS
 
 UNDEFINED = "n/a"
-INTERVALS = {"R": "R 95 %", "false-alarm": "false-alarm 95 %"}
+INTERVALS = {"R": "R 95 %", "false-alarm": "false-alarm 95 %", "AP": "AP 95 %", "difference": "difference 95 %"}
+AP_INTERVALS = (
+    "95 % intervals of AP are bootstrap percentiles: parts, with all their images, are drawn 2,000 times with "
+    "replacement. Where that of a difference holds 0, it is open which method ranks better."
+)
 
 
 def show(frame: pd.DataFrame) -> pd.DataFrame:
@@ -24,7 +28,7 @@ def show(frame: pd.DataFrame) -> pd.DataFrame:
             out[f"{stem} mean ± std"] = [text(m) if pd.isna(s) else f"{text(m)} ± {text(s)}" for m, s in pairs]
         elif last == "low":
             pairs = zip(frame[name], frame[f"{stem} high"], strict=True)
-            out[INTERVALS[stem]] = [f"[{low:.3f}, {high:.3f}]" for low, high in pairs]
+            out[INTERVALS[stem]] = [UNDEFINED if pd.isna(low) else f"[{low:.3f}, {high:.3f}]" for low, high in pairs]
         elif last not in ("std", "high"):
             out[name] = [text(value) for value in frame[name]]
     return pd.DataFrame(out)
@@ -72,6 +76,7 @@ def section(groups: Sequence[Group]) -> list[str]:
     compared = tables.comparisons(groups)
     if len(compared):
         parts += ["### Can the methods be told apart?", limits(groups), markdown(compared)]
+        parts += [AP_INTERVALS, markdown(tables.ap_differences(groups))]
     ablated = tables.ablation(groups)
     if len(ablated):
         parts += ["### Readouts of the same networks, without retraining", markdown(ablated)]
