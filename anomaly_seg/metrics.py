@@ -13,6 +13,9 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 from sklearn.metrics import average_precision_score, roc_auc_score
 
+RESAMPLES = 2000
+"""Bootstrap draws behind an interval."""
+
 
 @dataclass(frozen=True)
 class Confusion:
@@ -95,7 +98,7 @@ def weighted_average_precision(scores: ArrayLike, labels: ArrayLike, weights: Ar
 
 
 def resampled_average_precision(
-    scores: ArrayLike, labels: ArrayLike, units: ArrayLike, draws: int = 2000, seed: int = 0
+    scores: ArrayLike, labels: ArrayLike, units: ArrayLike, draws: int = RESAMPLES, seed: int = 0
 ) -> NDArray[np.float64]:
     """Bootstrap of `average_precision`: units drawn with replacement, as many as there are, with all their images.
 

@@ -20,7 +20,7 @@ import numpy as np
 from anomaly_seg import metrics
 from anomaly_seg.errors import InputError
 from anomaly_seg.report.collect import Collection, Group, collect_runs
-from anomaly_seg.report.verdicts import all_verdicts, pooled_pixels
+from anomaly_seg.report.verdicts import all_verdicts, ap_interval, pooled_pixels
 
 HERE = Path(__file__).resolve().parent
 TABLE = re.compile(r"(?P<spec><!-- table\n(?P<lines>.*?)-->\n)(?P<body>.*?)(?=<!-- end -->)", re.DOTALL)
@@ -46,9 +46,7 @@ class Row(NamedTuple):
 
     def ap_interval(self) -> str:
         """By resampling the parts."""
-        frame = self.group.frame
-        resampled = metrics.resampled_average_precision(frame[self.column], frame["label"], frame["part"])
-        low, high = metrics.percentile_interval(resampled)
+        low, high = ap_interval(self.group, self.column)
         return "" if low is None else f"{low:.3f} to {high:.3f}"
 
     def good(self, percent: float) -> str:

@@ -106,9 +106,15 @@ def test_two_sweeps_in_one_folder_do_no_harm(tmp_path: Path):
     assert tables(tmp_path / "runs") == tables(tmp_path / "alone")
 
 
+def test_side_by_side_equals_one_after_another(tmp_path: Path):
+    grid = ["fold=0,1", "-m"]
+    assert main(["train", *small(tmp_path, "one"), *grid]) == 0
+    assert main(["train", *small(tmp_path, "two"), *grid, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]) == 0
+    assert len(tables(tmp_path / "one")) == 4 and tables(tmp_path / "two") == tables(tmp_path / "one")
+
+
 def test_a_killed_worker_of_joblib_is_made_up_for_by_the_rerun(tmp_path: Path):
-    """Side by side, killed and run again, ends like one after another."""
-    grid = ["fold=0,1", "epochs=4", "-m"]
+    grid = ["fold=0,1", "epochs=6", "-m"]
     side_by_side = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
     # A program of its own: joblib's workers do not end where their parent was forked.
     command = [sys.executable, "-m", "anomaly_seg.cli", "train", *small(tmp_path, "killed"), *grid, *side_by_side]

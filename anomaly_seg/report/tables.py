@@ -1,6 +1,7 @@
 """The report's tables: each a pandas frame, one row a fact, written to CSV as it is and shown by `show`."""
 
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from itertools import combinations
 from typing import Any, Literal
 
@@ -9,7 +10,15 @@ import pandas as pd
 
 from anomaly_seg import metrics
 from anomaly_seg.report.collect import Group, Key
-from anomaly_seg.report.verdicts import LABELS, Verdicts, all_verdicts, called_defective, mean_and_spread, pooled_pixels
+from anomaly_seg.report.verdicts import (
+    LABELS,
+    Verdicts,
+    all_verdicts,
+    ap_interval,
+    called_defective,
+    mean_and_spread,
+    pooled_pixels,
+)
 
 READOUT_ORDER = ("f1", "C", "F", "F0", "F1", "F2", "F3", "F4", "F5")
 SIGNIFICANT = 0.05
@@ -49,8 +58,7 @@ def ranking(groups: Sequence[Group]) -> pd.DataFrame:
             row[f"{name} pooled"] = function(score, label)
             row[f"{name} mean"], row[f"{name} std"] = mean_and_spread([getattr(r.image, name.lower()) for r in per_run])
             if name == "AP":
-                resampled = metrics.resampled_average_precision(score, label, group.frame["part"])
-                row["AP low"], row["AP high"] = metrics.percentile_interval(resampled)
+                row["AP low"], row["AP high"] = ap_interval(group)
         row["FP at FN = 0"] = metrics.fp_at_fn0(score, label)
         for name in ("AP", "IoU", "Dice"):
             row[f"pixel {name}" if name == "AP" else f"pixel {name} (oracle)"] = getattr(pixel, name.lower(), None)
@@ -149,6 +157,7 @@ def _pairs(groups: Sequence[Group]) -> Iterator[tuple[Group, Group]]:
             yield a, b
 
 
+@lru_cache(maxsize=1024)  # thousands of APs, asked for by tables, report and page
 def _ap_difference(a: Group, b: Group) -> dict[str, Any]:
     names = ["fold", "image"]
     both = a.frame.merge(b.frame[[*names, "score"]], on=names, suffixes=("_a", "_b"))

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
+from anomaly_seg.metrics import RESAMPLES
 from anomaly_seg.report import promises, tables
 from anomaly_seg.report.collect import Collection, Group, Setting
 from anomaly_seg.report.verdicts import EXPLAINED, LABELS
@@ -11,7 +12,7 @@ from anomaly_seg.report.verdicts import EXPLAINED, LABELS
 UNDEFINED = "n/a"
 INTERVALS = {"R": "R 95 %", "false-alarm": "false-alarm 95 %", "AP": "AP 95 %", "difference": "difference 95 %"}
 AP_INTERVALS = (
-    "95 % intervals of AP are bootstrap percentiles: parts, with all their images, are drawn 2,000 times with "
+    f"95 % intervals of AP are bootstrap percentiles: parts, with all their images, are drawn {RESAMPLES:,} times with "
     "replacement. Where that of a difference holds 0, it is open which method ranks better."
 )
 

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from anomaly_seg import thresholds
+from anomaly_seg import metrics, thresholds
 from anomaly_seg.metrics import Confusion, confusion
 from anomaly_seg.report.collect import Group
 from anomaly_seg.results import Pixels
@@ -73,6 +73,15 @@ def all_verdicts(group: Group, column: str = "score") -> dict[str, Verdicts]:
         kind: Verdicts(kind, at, {fold: confusion(scores[fold], labels[fold], at[fold]) for fold in folds})
         for kind, at in values.items()
     }
+
+
+@lru_cache(maxsize=1024)  # thousands of APs, asked for by tables, report and page
+def ap_interval(group: Group, column: str = "score") -> tuple[float | None, float | None]:
+    """95 % interval of the pooled AP of the score in ``column``, by resampling parts."""
+    frame = group.frame
+    return metrics.percentile_interval(
+        metrics.resampled_average_precision(frame[column], frame["label"], frame["part"])
+    )
 
 
 def called_defective(frame: pd.DataFrame, values: dict[int, float]) -> NDArray[np.bool_]:
