@@ -191,8 +191,8 @@ def compare_data(folder: Path, chosen: dict[str, Any]) -> str:
         return f" (its data cannot be compared: {error})"
     if data.digest != recorded:
         raise InputError(
-            f"{folder} holds a run on other data (images, masks or folds have changed since): set data.name or variant "
-            "to keep both, or overwrite=true to replace it"
+            f"{folder} holds a run on other data (images, masks, folds or their preparation have changed since): set "
+            "data.name or variant to keep both, or overwrite=true to replace it"
         )
     return ""
 

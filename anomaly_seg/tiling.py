@@ -89,25 +89,24 @@ def check_overlap(tile_height: int, tile_width: int, overlap: int, align: int = 
         )
 
 
-def cut(image: np.ndarray, tile: Tile, tile_height: int, tile_width: int, fill: int | None = None) -> np.ndarray:
+def cut(image: np.ndarray, tile: Tile, tile_height: int, tile_width: int) -> np.ndarray:
     """One tile of an image (h, w) or (h, w, c).
 
     Args:
         image: of any size.
         tile: inside it.
-        tile_height, tile_width: of what is returned.
-        fill: beyond the image's last row and column; None repeats them.
+        tile_height, tile_width: of what is returned; beyond the image, its last row and column are repeated.
     """
     part = image[tile.y : tile.y + tile_height, tile.x : tile.x + tile_width]
-    return pad(part, tile_height, tile_width, fill)
+    return pad(part, tile_height, tile_width)
 
 
-def pad(image: np.ndarray, height: int, width: int, fill: int | None = None) -> np.ndarray:
-    """Image (h, w) or (h, w, c), enlarged at the bottom and the right with `fill`, or its last row and column."""
+def pad(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Image (h, w) or (h, w, c), enlarged at the bottom and the right by its last row and column."""
     missing = [(0, height - image.shape[0]), (0, width - image.shape[1])] + [(0, 0)] * (image.ndim - 2)
     if not any(after for _, after in missing):
         return image
-    return np.pad(image, missing, "edge") if fill is None else np.pad(image, missing, constant_values=fill)
+    return np.pad(image, missing, "edge")
 
 
 class Stitcher:

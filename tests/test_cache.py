@@ -240,12 +240,12 @@ def test_place_of_the_cache(monkeypatch: pytest.MonkeyPatch) -> None:
 # Colour, padding, tiles
 
 
-def test_the_keys_of_grey_resized_arrays_are_those_from_before_there_was_a_choice(tmp_path: Path) -> None:
-    """Caches made by earlier versions stay in use: their names, worked out from what those hashed."""
+def test_the_keys_of_grey_resized_arrays(tmp_path: Path) -> None:
+    """Caches stay in use as long as their version does: their names, worked out from what is hashed."""
     dataset = in_memory(items=1)
     prepare(dataset, Preparation(13, 5, 5, overlap=64), tmp_path)
     prints = [r.image.fingerprint() for r in dataset.records]
-    base = {"version": 2, "names": ["p0/v0", "p0/v1"], "images": prints}
+    base = {"version": 3, "names": ["p0/v0", "p0/v1"], "images": prints}
     base |= {"height": 13, "width": 5, "resize": "area", "convert": "error"}
     masks = [dataset.records[0].mask.fingerprint(), None]
     names = {"images": base}
@@ -290,8 +290,25 @@ def test_padded_arrays_by_hand(tmp_path: Path) -> None:
     mask[3, 1] = 255
     arrays = prepare(one(image, mask), Preparation(4, 4, fit="pad"), tmp_path)
     assert arrays.images[0].tolist() == [[1, 2, 2, 2], [3, 4, 4, 4], [5, 6, 6, 6], [7, 8, 8, 8]]
-    assert arrays.exact[0].tolist() == [[0] * 4] * 3 + [[0, 1, 0, 0]]
+    assert arrays.exact[0].tolist() == [[0] * 4] * 3 + [[0, 1, 1, 1]]
     assert arrays.defect_pixels.tolist() == [1] and arrays.shapes.tolist() == [[4, 2]]
+
+
+@pytest.mark.parametrize(
+    ("shapes", "how", "changed"),
+    [
+        ([[30, 60], [50, 80]], {}, False),  # both sides shrink, or stay
+        ([[30, 60], [20, 10]], {}, False),  # both grow
+        ([[30, 60], [30, 59], [29, 60]], {}, False),  # one grows, the other stays
+        ([[30, 60], [31, 59]], {}, True),
+        ([[30, 60], [29, 61]], {}, True),
+        ([[31, 59]], {"resize": "nearest"}, False),
+        ([[30, 60]], {"fit": "pad"}, True),
+        ([[30, 60]], {"fit": "tile"}, True),
+    ],
+)
+def test_which_samples_older_versions_made_otherwise(shapes: list, how: dict, changed: bool) -> None:
+    assert Preparation(30, 60, **how).changed(np.array(shapes)) is changed
 
 
 def tiled(tmp_path: Path) -> tuple[Dataset, Arrays]:
@@ -327,11 +344,12 @@ def test_tiles_by_hand(tmp_path: Path) -> None:
     np.testing.assert_array_equal(arrays.images[6], np.pad(small, ((0, 12), (0, 22)), "edge"))
 
 
-def test_no_defect_goes_on_beyond_the_image(tmp_path: Path) -> None:
+def test_a_defect_at_the_border_goes_on_beyond_it_like_its_image(tmp_path: Path) -> None:
     mask = np.zeros((20, 20), np.uint8)
     mask[19, 19] = 255
     arrays = prepare(one(picture("x", 20, 20), mask), Preparation(32, 32, 3, fit="tile"), tmp_path)
-    assert (arrays.exact.sum(), arrays.masks.sum()) == (1, 3)  # a diamond's upper left half
+    # The corner fills 13 rows and columns; of a diamond's upper left half, 13 in the row above, 14 in the others.
+    assert (arrays.exact.sum(), arrays.masks.sum()) == (13 * 13, 13 + 13 * 14)
 
 
 def test_samples_of_images(tmp_path: Path) -> None:

@@ -95,8 +95,20 @@ def test_area_resizing_by_hand() -> None:
 def test_enlarging_is_bilinear() -> None:
     # Centres of the new pixels lie at -0.25, 0.25, 0.75, 1.25 of the old ones.
     assert resize_image(np.array([[0, 100]], np.uint8), 1, 4, "area").tolist() == [[0, 25, 75, 100]]
-    # One side grows and the other shrinks: bilinear too.
-    assert resize_image(np.array([[0, 100]] * 4, np.uint8), 2, 4, "area").tolist() == [[0, 25, 75, 100]] * 2
+
+
+def test_a_side_that_shrinks_is_averaged_though_the_other_grows() -> None:
+    # The rows' means are 0, 100 and 20, 0; then as above. Bilinear interpolation alone steps over the last row.
+    image = np.array([[0, 100]] * 4 + [[0, 0], [0, 0], [0, 0], [80, 0]], np.uint8)
+    assert resize_image(image, 2, 4, "area").tolist() == [[0, 25, 75, 100], [20, 15, 5, 0]]
+    assert resize_image(image.T, 4, 2, "area").T.tolist() == [[0, 25, 75, 100], [20, 15, 5, 0]]
+
+
+def test_a_thin_crack_survives_a_side_that_grows() -> None:
+    image = np.full((4, 90), 200, np.uint8)
+    image[:, 31] = 20
+    for height in (4, 8):  # a sixth of 20 and five of 200
+        assert resize_image(image, height, 15, "area")[:, 5].tolist() == [170] * height
 
 
 def test_a_shrunk_mask_keeps_pixels_that_are_at_least_half_defect() -> None:
@@ -137,11 +149,11 @@ def test_padding_by_hand() -> None:
     assert fit_image(image, 4, 6, "nearest", True).tolist() == [[1, 1, 2, 2, 2, 2]] * 2 + [[3, 3, 4, 4, 4, 4]] * 2
     assert fit_image(image, 5, 4, "nearest", True).tolist() == [[1, 1, 2, 2]] * 2 + [[3, 3, 4, 4]] * 3
     assert fit_image(image, 4, 2, "nearest", False).tolist() == [[1, 2]] * 2 + [[3, 4]] * 2
-    # Of a mask that reaches the border nothing is repeated.
+    # A defect that reaches the border is repeated with its label: a crack must not become one that is labelled good.
     mask = np.array([[0, 1], [1, 1]], np.uint8)
     for method in ("nearest", "area"):
         padded = fit_mask(mask, 2, 4, method, True)
-        assert padded.dtype == np.uint8 and padded.tolist() == [[0, 1, 0, 0], [1, 1, 0, 0]]
+        assert padded.dtype == np.uint8 and padded.tolist() == [[0, 1, 1, 1], [1, 1, 1, 1]]
 
 
 @given(

@@ -100,7 +100,6 @@ class TestCutting:
         image = np.array([[1, 2, 3], [4, 5, 6]], np.uint8)
         assert cut(image, Tile(0, 1), 2, 2).tolist() == [[2, 3], [5, 6]]
         assert cut(image, Tile(1, 1), 3, 3).tolist() == [[5, 6, 6]] * 3
-        assert cut(image, Tile(1, 1), 2, 3, fill=0).tolist() == [[5, 6, 0], [0, 0, 0]]
 
     def test_colour_is_cut_alike(self) -> None:
         image = np.stack([picture(c, 30, 20) for c in "rgb"], axis=2)

@@ -20,7 +20,7 @@ from anomaly_seg.data.twins import thumbnail
 from anomaly_seg.errors import InputError
 from anomaly_seg.tiling import Layout, Tile
 
-VERSION = 2
+VERSION = 3
 """Raise when the arrays change for the same sources and settings."""
 
 

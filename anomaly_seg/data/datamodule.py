@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-from anomaly_seg.data.cache import Arrays, Preparation, prepare
+from anomaly_seg.data.cache import VERSION, Arrays, Preparation, prepare
 from anomaly_seg.data.records import Dataset
 from anomaly_seg.data.sampling import Draw, EpochSampler
 from anomaly_seg.data.split_file import make_folds
@@ -173,11 +173,15 @@ class FoldDataModule(LightningDataModule):
 
     @cached_property
     def digest(self) -> str:
-        """Short name of what is trained and tested on: of every image its name, item, content, mask and fold."""
+        """Short name of what is trained and tested on: of every image its name, item, content, mask and fold.
+
+        And of the way of preparing them, where that is not the one of the first versions.
+        """
         names = [r.name for r in self.dataset.records]
         prints = (self.arrays.fingerprints, self.arrays.mask_fingerprints)
         rows = sorted(zip(names, self.items, *prints, self.folds.tolist(), strict=True))
-        return hashlib.sha256(json.dumps(rows).encode()).hexdigest()[:16]
+        what = [rows, VERSION] if self.how.changed(self.arrays.shapes) else rows
+        return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:16]
 
     def state_dict(self) -> dict[str, Any]:
         return {"epoch": self.sampler.epoch + 1, "data": self.digest}  # written when an epoch has ended
@@ -185,8 +189,8 @@ class FoldDataModule(LightningDataModule):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         if state.get("data", self.digest) != self.digest:  # checkpoints of older versions do not know their data
             raise InputError(
-                "the data have changed since this run began (images, masks or folds): images that it has trained on "
-                "may be tested now. Restore them to go on, or set overwrite=true to begin anew"
+                "the data have changed since this run began (images, masks, folds, or how they are prepared): images "
+                "that it has trained on may be tested now. Restore them to go on, or set overwrite=true to begin anew"
             )
         # Lightning tells the sampler too, but only after loader processes have begun to fetch.
         self.sampler.set_epoch(state["epoch"])

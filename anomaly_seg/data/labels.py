@@ -44,11 +44,14 @@ def nearest_index(source: int, target: int) -> np.ndarray:
 
 
 def resize_image(image: np.ndarray, height: int, width: int, method: Resize) -> np.ndarray:
-    """Image (h, w) or (h, w, 3) uint8 at another size: area means if both sides shrink, else bilinear; or nearest."""
+    """Image (h, w) or (h, w, 3) uint8 at another size: area means along sides that shrink, bilinear along those that
+    grow; or nearest."""
     if method == "nearest":
         return image[nearest_index(image.shape[0], height)][:, nearest_index(image.shape[1], width)]
-    shrinks = height <= image.shape[0] and width <= image.shape[1]
-    return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+    # One after the other: OpenCV averages only where no side grows, and would step over a thin crack elsewhere.
+    size = (min(width, image.shape[1]), min(height, image.shape[0]))
+    shrunk = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+    return cv2.resize(shrunk, (width, height), interpolation=cv2.INTER_LINEAR)
 
 
 def resize_mask(mask: np.ndarray, height: int, width: int, method: Resize) -> np.ndarray:
@@ -87,8 +90,8 @@ def fit_image(image: np.ndarray, height: int, width: int, method: Resize, keep_a
 
 
 def fit_mask(mask: np.ndarray, height: int, width: int, method: Resize, keep_aspect: bool) -> np.ndarray:
-    """Mask (h, w) uint8 of 0 and 1 at the network's size, as `fit_image`, but 0 beyond the content."""
+    """Mask (h, w) uint8 of 0 and 1 at the network's size, as `fit_image`: what repeats a defect is one too."""
     if not keep_aspect:
         return resize_mask(mask, height, width, method)
     size = content_size((mask.shape[0], mask.shape[1]), (height, width))
-    return pad(resize_mask(mask, *size, method), height, width, fill=0)
+    return pad(resize_mask(mask, *size, method), height, width)

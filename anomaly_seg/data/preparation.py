@@ -71,12 +71,24 @@ class Preparation:
             yield cut(image, tile, self.height, self.width)
 
     def masks(self, mask: np.ndarray) -> Iterator[np.ndarray]:
-        """Likewise for a mask (h, w) of 0 and 1; there is no defect beyond the image."""
+        """Likewise for a mask (h, w) of 0 and 1; beyond the image it is repeated as the image is."""
         if self.fit != "tile":
             yield fit_mask(mask, self.height, self.width, self.resize, self.fit == "pad")
             return
         for tile in self.layout(*mask.shape).tiles:
-            yield cut(mask, tile, self.height, self.width, fill=0)
+            yield cut(mask, tile, self.height, self.width)
+
+    def changed(self, shapes: np.ndarray) -> bool:
+        """Whether a version before 3 of the cache made other samples of images of these shapes (n, 2).
+
+        It interpolated along a side that shrinks where the other one grows, and no mask was repeated.
+        """
+        if self.fit != "resize":
+            return True
+        grows = shapes < (self.height, self.width)
+        return self.resize == "area" and bool(
+            np.any(grows.any(axis=1) & (shapes > (self.height, self.width)).any(axis=1))
+        )
 
     def key(self) -> dict[str, Any]:
         """What tells the arrays of one preparation from those of another, the labels' dilation left aside."""

@@ -2,9 +2,9 @@
 
 Image sizes stay dynamic in all three runtimes, so resizing is arithmetic on indices, not an operator: it is separable,
 and the weights of rows and columns are built from the sizes. It gives the grey values that training saw, those of
-OpenCV: averages of areas where both sides shrink, else its fixed-point bilinear interpolation. All of it is done in
-whole numbers, so that every runtime gives the network the same image. (Whole numbers are divided by floor_divide:
-torch.div with a rounding mode becomes a division of float32 in ONNX.)
+OpenCV: averages of areas along sides that shrink, then its fixed-point bilinear interpolation along those that grow.
+All of it is done in whole numbers, so that every runtime gives the network the same image. (Whole numbers are divided
+by floor_divide: torch.div with a rounding mode becomes a division of float32 in ONNX.)
 """
 
 from collections.abc import Iterable, Sequence
@@ -46,10 +46,15 @@ class Prepare(nn.Module):
             return pixels / 255
         rows, columns = image.shape[1], image.shape[2]
         tall, wide = (self.height, self.width) if self.fit == "resize" else self._content(rows, columns)
-        y, x = Axis(rows, tall, self.height), Axis(columns, wide, self.width)
         if self.resize == "nearest":
+            y, x = Axis(rows, tall, self.height), Axis(columns, wide, self.width)
             return pixels.index_select(2, y.nearest()).index_select(3, x.nearest()) / 255
-        return self._smooth(pixels, y, x) / 255
+        # What is averaged has the network's size too, its last row and column repeated: a size that depends on the
+        # image's in yet another way is beyond the exporter.
+        lower, narrower = torch.sym_min(rows, tall), torch.sym_min(columns, wide)
+        pixels = _average(pixels, Axis(rows, lower, self.height), Axis(columns, narrower, self.width))
+        y, x = Axis(lower, tall, self.height, self.height), Axis(narrower, wide, self.width, self.width)
+        return _interpolate(pixels, y, x) / 255
 
     def _content(self, rows: int, columns: int) -> tuple[int, int]:
         """Size of the content, round(s * size) with s = min(height / rows, width / columns), in whole numbers."""
@@ -57,28 +62,23 @@ class Prepare(nn.Module):
         wide = torch.sym_min(self.width, _rounded(columns * self.height, rows))
         return torch.sym_max(1, tall), torch.sym_max(1, wide)
 
-    def _smooth(self, pixels: Tensor, y: "Axis", x: "Axis") -> Tensor:
-        """Whole grey values. One branch counts; both are computed, for a graph with a condition is slower."""
-        shrinks = y.shrinks() & x.shrinks()
-        half = pixels @ torch.where(shrinks, x.overlaps(), x.linear()).transpose(0, 1)
-        return torch.where(shrinks, _average(half, y, x), _fixed_point(half, y))
-
 
 class Axis:
-    """One axis of a resize: `source` pixels become `content` ones, and the last of them is repeated up to `target`."""
+    """One axis of a resize: `source` pixels become `content` ones, and the last of them is repeated up to `target`.
 
-    def __init__(self, source: int, content: int, target: int) -> None:
+    Of `held` pixels there may be more than `source`: the rest is left alone.
+    """
+
+    def __init__(self, source: int, content: int, target: int, held: int | None = None) -> None:
         self.source, self.content = source, content
         self.at = torch.arange(target)
         if not isinstance(content, int) or content != target:
             self.at = torch.minimum(self.at, torch.ones_like(self.at) * (content - 1))
-        self.cells = torch.arange(source)
-
-    def shrinks(self) -> Bool[Tensor, " 1"]:
-        return self.cells[-1:] >= torch.ones_like(self.cells[:1]) * (self.content - 1)
+        self.cells = torch.arange(source if held is None else held)
+        self.last = torch.ones_like(self.cells[:1]) * (source - 1)
 
     def halves(self) -> Bool[Tensor, " 1"]:
-        return self.cells[-1:] + 1 == torch.ones_like(self.cells[:1]) * (2 * self.content)
+        return self.last + 1 == torch.ones_like(self.cells[:1]) * (2 * self.content)
 
     def nearest(self) -> Int64[Tensor, " t"]:
         """floor(i * source / content)."""
@@ -100,7 +100,7 @@ class Axis:
         """
         whole = 2 * self.content
         centre = ((2 * self.at + 1) * self.source - self.content).clamp(min=0)
-        centre = torch.minimum(centre, self.cells[-1:] * whole)
+        centre = torch.minimum(centre, self.last * whole)
         first = torch.floor_divide(centre, whole)
         scaled = (centre - first * whole) * COEFFICIENT
         weight = torch.floor_divide(scaled, whole)
@@ -118,14 +118,14 @@ class Axis:
         return (cells == first).float() * (COEFFICIENT - after).float() + (cells == first + 1).float() * after.float()
 
 
-def _average(half: Float[Tensor, "n c s W"], y: Axis, x: Axis) -> Float[Tensor, "n c t W"]:
-    """The vertical step of averaging, and the division by the area, rounded.
+def _average(pixels: Float[Tensor, "n c h w"], y: Axis, x: Axis) -> Float[Tensor, "n c H W"]:
+    """Means of areas, rounded to whole grey values. Along a side that keeps its size, every pixel is an area.
 
     Runtimes add in different orders, and a sum near a half must not become one grey value here and another there. So
     all sums are of whole numbers below 2^24, which float32 adds exactly, in two digits of base 1024 (up to 67 million
     pixels and 16,400 rows), and the quotient is mended by its exact remainder in 32 bits, which is what OpenVINO has.
     """
-    rows = y.overlaps()
+    half, rows = pixels @ x.overlaps().transpose(0, 1), y.overlaps()
     top = torch.floor(half / 1024)
     high, low = rows @ top, rows @ (half - 1024 * top)
     area = y.source * x.source
@@ -138,13 +138,14 @@ def _average(half: Float[Tensor, "n c s W"], y: Axis, x: Axis) -> Float[Tensor, 
     return (quotient + up.int()).float()
 
 
-def _fixed_point(half: Float[Tensor, "n c s W"], y: Axis) -> Float[Tensor, "n c t W"]:
-    """OpenCV's vertical step of bilinear interpolation: products of 16 bits each, whose lower halves are dropped.
+def _interpolate(pixels: Float[Tensor, "n c h w"], y: Axis, x: Axis) -> Float[Tensor, "n c H W"]:
+    """OpenCV's bilinear interpolation; its vertical step is of products of 16 bits, whose lower halves are dropped.
 
-    In two digits of base 256, so that float32 holds every product.
+    In two digits of base 256, so that float32 holds every product. Along a side that keeps its size nothing changes.
     """
+    half = pixels @ x.linear().transpose(0, 1)
     first, after = y.weights()
-    second = torch.minimum(first + 1, y.cells[-1:])
+    second = torch.minimum(first + 1, y.last)
     high = torch.floor(half / 4096)
     low = torch.floor(half / 16) - 256 * high
     parts = []
