@@ -25,7 +25,8 @@ What it assumes, and what it cannot do:
   another one (a fold's, or the ensemble), and the folds' scores hang together through shared training images, so the
   promise carries over only as far as these models score alike; no theorem says so (Barber, Candès, Ramdas and
   Tibshirani, "Predictive inference with the jackknife+", 2021, show that pooled folds may lose up to a factor of two of
-  the marginal promise). The sentence says which of the two it is.
+  the marginal promise). `twins`: some of these images have an identical one in training, so that scores on them say
+  little about new ones. The sentence says which of the three it is.
 """
 
 import math
@@ -40,7 +41,7 @@ from scipy import stats
 from anomaly_seg.errors import InputError
 from anomaly_seg.metrics import checked, clopper_pearson
 
-Basis = Literal["strict", "pooled"]
+Basis = Literal["strict", "pooled", "twins"]
 
 PROMISES = ((0.05, 0.90), (0.05, 0.95), (0.10, 0.90), (0.10, 0.95))
 """(miss rate, confidence) that `train` and `report` try."""
@@ -89,10 +90,11 @@ class Promise:
         says += f"{self._cost()} It holds for {self.unit} drawn independently from the same production."
         if self.basis == "strict":
             return f"{says[0].upper()}{says[1:]}"
-        return (
-            f"If the deployed model scores like the models of the folds: {says} The scores are pooled over folds, so "
-            "this is an estimate, not a strict guarantee."
-        )
+        condition, reason = {
+            "pooled": ("the deployed model scores like the models of the folds", "The scores are pooled over folds"),
+            "twins": ("new images are scored like these", "Some of these images have an identical one in training"),
+        }[self.basis]
+        return f"If {condition}: {says} {reason}, so this is an estimate, not a strict guarantee."
 
     def _cost(self) -> str:
         if not self.good:
@@ -135,7 +137,8 @@ def guarantee(
         labels: (n,) of 0 and 1.
         miss_rate, confidence: in (0, 1).
         groups: (n,) the part that each image shows; None: every image shows another part.
-        basis: "strict" for one model and its own held-out images, "pooled" for the scores of several folds.
+        basis: "strict" for one model and its own held-out images, "pooled" for the scores of several folds, "twins"
+            for either where an identical image was in training.
 
     Raises:
         NotEnoughError: too few defective samples for this promise.

@@ -69,7 +69,8 @@ def confusion(scores: ArrayLike, labels: ArrayLike, threshold: float) -> Confusi
 def average_precision(scores: ArrayLike, labels: ArrayLike) -> float | None:
     """Area under precision over recall, by steps, in [0, 1]; None without a defective image. Raises as `confusion`."""
     s, y = checked(scores, labels)
-    return float(average_precision_score(y, s)) if y.any() else None
+    # Its sum of rounded shares may end one bit above 1.
+    return min(1.0, float(average_precision_score(y, s))) if y.any() else None
 
 
 def weighted_average_precision(scores: ArrayLike, labels: ArrayLike, weights: ArrayLike) -> NDArray[np.float64]:

@@ -170,7 +170,9 @@ def begin(folder: Path, chosen: dict[str, Any]) -> None:
     """
     try:
         if chosen["overwrite"] and folder.exists():
-            shutil.rmtree(folder)
+            for path in folder.iterdir():  # the settings last: without them a folder is no run's
+                if path.name != CONFIG:
+                    shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
         results.write_whole(folder / CONFIG, yaml.safe_dump(chosen, sort_keys=False))
     except OSError as error:
         raise InputError(f"{folder}: cannot be written ({error}); free space, or set output_dir") from error

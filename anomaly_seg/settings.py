@@ -15,6 +15,7 @@ from anomaly_seg.errors import InputError
 IRRELEVANT = (
     "output_dir", "run_name", "overwrite", "pictures", "profile", "logger", "threads", "data.workers", "data.cache_dir",
     "data.root", "data.reader.root", "data.licence", "trainer.enable_progress_bar", "trainer.log_every_n_steps",
+    "trainer.devices",
 )  # fmt: skip
 """Keys that change where, how fast or how loudly a run works, but not its result."""
 
@@ -26,6 +27,8 @@ LATER = {
 
 CONFIG = "config.yaml"
 """The file in a run's folder that says with which settings it was made."""
+
+PRECISIONS = ("32-true", "bf16-mixed", "16-mixed", "auto")
 
 COMPILE_MODES = ("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")
 """torch.compile's documented modes."""
@@ -79,6 +82,14 @@ def check_training(settings: Mapping[str, Any]) -> None:
         if not isinstance(value, int | float) or not 0 <= value < math.inf:
             raise InputError(f"model.paper_sigma={value}: use null, a number, 0 or more, or such a number for each D")
     trainer = settings["trainer"]
+    if trainer["precision"] not in PRECISIONS:
+        raise InputError(f"trainer.precision={trainer['precision']}: choose {', '.join(PRECISIONS)}")
+    devices = trainer.get("devices", 1)  # runs from before there was a choice have no key for it
+    if not (devices == 1 or (isinstance(devices, list) and len(devices) == 1)):
+        raise InputError(
+            f"trainer.devices={devices}: a run takes one device: 1, or a list with its number, such as [1]; to use "
+            "several, start a sweep on each, over other folds or models"
+        )
     if trainer["precision"] == "16-mixed" and trainer["gradient_clip_val"] and settings["optimizer"].get("fused"):
         raise InputError(
             "trainer.gradient_clip_val with trainer.precision=16-mixed: a fused optimiser scales gradients itself, so "

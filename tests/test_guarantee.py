@@ -161,7 +161,10 @@ def test_sentences() -> None:
     )
     pooled = guarantee(scores, labels, 0.05, 0.95, basis="pooled").sentence
     assert pooled.startswith("If the deployed model scores like the models of the folds: at most 5 %")
-    assert pooled.endswith("an estimate, not a strict guarantee.")
+    assert pooled.endswith("pooled over folds, so this is an estimate, not a strict guarantee.")
+    twins = guarantee(scores, labels, 0.05, 0.95, basis="twins").sentence
+    assert twins.startswith("If new images are scored like these: at most 5 %")
+    assert twins.endswith("an identical one in training, so this is an estimate, not a strict guarantee.")
     assert "unknown: no good image" in guarantee(range(60), [1] * 60, 0.05, 0.95).sentence
     assert all(0 < a < 1 and 0 < c < 1 for a, c in PROMISES)
 
@@ -275,6 +278,19 @@ def test_folds_that_can_promise_nothing_share_a_row(tmp_path: Path) -> None:
     markdown = build(tmp_path).markdown.read_text(encoding="utf-8")  # each fold's images show one part
     assert "each fold (strict)" in markdown and "22 defective needed (1 allow 90 %)" in markdown
     assert "fold 0 (strict)" not in markdown
+
+
+def test_nothing_is_strict_where_an_identical_image_was_in_training(tmp_path: Path) -> None:
+    for fold, (scores, twins) in enumerate((([5, 6, 1], 0), ([5, 6, 7, 1], 2), ([5, 6, 1], 1))):
+        write_run(tmp_path, scores, [1] * (len(scores) - 1) + [0], folds=3, fold=fold, twins=twins)
+    build(tmp_path)
+    with (tmp_path / "tables" / "guarantee.csv").open(encoding="utf-8", newline="") as file:
+        assert {r["scores"] for r in csv.DictReader(file)} == {
+            "pooled (twins)", "fold 0 (strict)", "fold 1 (twins)", "fold 2 (twins)",
+        }  # fmt: skip
+    markdown = (tmp_path / "report.md").read_text(encoding="utf-8")
+    rows = [line.split("|") for line in markdown.splitlines() if "defective needed" in line]
+    assert {row[3].strip() for row in rows} == {"pooled (twins)", "fold 0 (strict)", "each fold (twins)"}
 
 
 def test_results_of_older_versions_still_read(study: Path) -> None:

@@ -40,6 +40,13 @@ def test_undefined_measures_are_none() -> None:
     assert metrics.auroc([1.0], [1]) is None
 
 
+@pytest.mark.parametrize(("defective", "good"), [(18, 117), (52, 347), (20, 80)])
+def test_nothing_ranks_better_than_perfectly(defective: int, good: int) -> None:
+    """scikit-learn's sum comes to 1 and a bit for the first two, which no result may hold."""
+    labels = [1] * defective + [0] * good
+    assert metrics.average_precision(np.arange(len(labels))[::-1], labels) == 1.0
+
+
 @settings(max_examples=60)
 @given(scored, st.integers(-1, 7))
 def test_against_scikit_learn(images: list[tuple[float, int]], threshold: int) -> None:

@@ -205,6 +205,9 @@ def test_missing_unfinished_failed_and_unreadable_runs_are_named(tmp_path: Path)
     (runs[4] / "failure.txt").write_text("Traceback:\n  ...\nRuntimeError: loss is NaN at kos07\n\n", encoding="utf-8")
     (tmp_path / ".hydra").mkdir()
     (tmp_path / ".hydra" / "config.yaml").write_text("", encoding="utf-8")
+    online = runs[5] / "wandb" / "run-1" / "files"  # W&B keeps a file of this name in a run's folder
+    online.mkdir(parents=True)
+    (online / "config.yaml").write_text("", encoding="utf-8")
     problems = collect_runs(tmp_path).problems
     d5, d9 = (f"comparison: kolektor, scale laptop, grouped split: {{}}, D = {d}, seed 0" for d in (5, 9))
     assert problems[:4] == [

@@ -174,6 +174,20 @@ class TestTheSameAgain:
         assert {p.name for p in copied.iterdir()} == FILES
         assert results.read_result(copied).training.epochs == 1
 
+    def test_a_kill_while_a_run_is_replaced_leaves_the_settings_of_what_is_left(
+        self, configure: Callable, copied: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        before = (copied / "config.yaml").read_text()
+
+        def killed(*_: object) -> None:
+            assert {p.name for p in copied.iterdir()} == {"config.yaml"}
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(results, "write_whole", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run(configure("epochs=1", "overwrite=true"))
+        assert (copied / "config.yaml").read_text() == before
+
     def test_overwrite_spares_what_is_no_run(self, configure: Callable, tmp_path: Path) -> None:
         (tmp_path / "runs").mkdir()
         (tmp_path / "runs" / "thesis.txt").touch()
@@ -211,6 +225,10 @@ class TestRefusals:
         [
             ("seed=-1", "seed=-1: use a whole number from 0"),
             ("trainer.precision=16-mixed trainer.gradient_clip_val=1", "set optimizer.fused=false"),
+            ("trainer.precision=64-true", "trainer.precision=64-true: choose 32-true, bf16-mixed, 16-mixed, auto"),
+            ("trainer.devices=2", "trainer.devices=2: a run takes one device: 1, or a list with its number"),
+            ("trainer.devices=auto", "trainer.devices=auto: a run takes one device"),
+            ("trainer.devices=[0,1]", r"trainer\.devices=\[0, 1\]: a run takes one device"),
             ("trainer.compile=fast", "trainer.compile=fast: choose false, true or default, reduce-overhead"),
             ("seed=4294967296", "seed=4294967296"),
             ("seed=x", "seed=x"),

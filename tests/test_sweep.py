@@ -135,7 +135,10 @@ def test_search_goes_on_in_its_storage(tmp_path: Path):
     words = [*small(tmp_path), "experiment=search", "epochs=1", "hydra.sweeper.n_trials=1"]
     for trials in (1, 2):
         assert end(start(words, tmp_path)) == 0
-        study = optuna.load_study("search-synthetic-one_stage", f"sqlite:///{tmp_path}/runs/search.db")
+        storage = f"sqlite:///{tmp_path}/runs/search.db"
+        (name,) = optuna.study.get_all_study_names(storage)
+        assert name.startswith("search-synthetic-") and name.endswith("-one_stage-demo-D5-fold0-1epochs")
+        study = optuna.load_study(study_name=name, storage=storage)
         assert len(study.trials) == trials and all(t.state.name == "COMPLETE" for t in study.trials)
     found = [read_result(path) for path in (tmp_path / "runs").rglob("result.json")]
     assert len(found) == 2 and all(r.run.scored == "validation" for r in found)

@@ -9,7 +9,7 @@ from anomaly_seg import metrics, results, thresholds
 from anomaly_seg.detector.card import Estimate, Metrics, Threshold
 from anomaly_seg.detector.members import HeldOut, Member
 from anomaly_seg.errors import InputError
-from anomaly_seg.guarantee import guarantee
+from anomaly_seg.guarantee import Basis, guarantee
 
 KINDS = ("held_out", "paper", "guarantee")
 
@@ -31,7 +31,7 @@ def choose(options: argparse.Namespace, members: Sequence[Member], scores: HeldO
     if kind == "paper":
         return _paper(members)
     if kind == "guarantee":
-        return _guarantee(options, scores, len(members))
+        return _guarantee(options, scores, members)
     try:
         value = float(kind)
     except ValueError:
@@ -75,11 +75,11 @@ def _paper(members: Sequence[Member]) -> Threshold:
     return Threshold(value=float(np.median(known)), kind="paper", how=how, oracle=False)
 
 
-def _guarantee(options: argparse.Namespace, scores: HeldOut, members: int) -> Threshold:
+def _guarantee(options: argparse.Namespace, scores: HeldOut, members: Sequence[Member]) -> Threshold:
     """NotEnoughError, which names how many it takes, is an InputError."""
-    basis = "strict" if members == 1 else "pooled"
-    wanted = options.miss_rate, options.confidence
-    promise = guarantee(scores.score, scores.label, *wanted, scores.part, basis)  # type: ignore[arg-type]
+    seen = any(member.result.twins_across_split.identical for member in members)
+    basis: Basis = "twins" if seen else "strict" if len(members) == 1 else "pooled"
+    promise = guarantee(scores.score, scores.label, options.miss_rate, options.confidence, scores.part, basis)
     return Threshold(value=promise.threshold, kind="guarantee", how=promise.sentence, oracle=True)
 
 

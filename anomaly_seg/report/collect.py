@@ -150,12 +150,16 @@ def picture_name(image: str) -> str:
 
 
 def _run_folders(directory: Path) -> list[tuple[Path, set[str]]]:
-    """Folders that hold a run, with their file names. Hidden folders (Hydra keeps a config.yaml there) are no runs."""
+    """Folders that hold a run, with their file names.
+
+    Hidden folders are no runs, nor is what lies in a run's: Hydra and W&B keep a config.yaml there.
+    """
     found = []
     for folder, subfolders, files in os.walk(directory):
         subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
         if {results.RESULT, settings.CONFIG, "failure.txt"} & set(files):
             found.append((Path(folder), set(files)))
+            subfolders.clear()
     return found
 
 

@@ -17,19 +17,24 @@ EXPLAINED = (
     "A threshold that promises, with exact binomial confidence, that at most a share of the defective parts is missed; "
     "a part counts by its lowest defective score. `strict`: one fold's network and its own test images, which is what "
     "the promise is proven for. `pooled`: the scores of all folds; a strict promise for none of their networks, but "
-    "what one may expect of a network that scores as they do. All assume that later parts come from the same "
-    "production."
+    "what one may expect of a network that scores as they do. `twins`: some of the images have an identical one in "
+    "training, so new images may be scored lower. All assume that later parts come from the same production."
 )
 
 
 @lru_cache(maxsize=256)  # Markdown, page and CSV ask for it
 def found(group: Group) -> dict[str, list[Promised]]:
-    """Every promise, by the scores it rests on: "pooled" (where there are several folds) and "fold 0 (strict)", ..."""
+    """Every promise, by the scores it rests on: "pooled" (where there are several folds) and "fold 0 (strict)", ...
+
+    "twins" instead of either where an identical image was in training.
+    """
     parts: dict[str, tuple[pd.DataFrame, Basis]] = {}
     if len(group.runs) > 1:
-        parts["pooled"] = (group.frame, "pooled")
-    for fold in sorted(group.runs):
-        parts[f"fold {fold} (strict)"] = (group.frame[group.frame["fold"] == fold], "strict")
+        seen = any(run.result.twins_across_split.identical for run in group.runs.values())
+        parts["pooled (twins)" if seen else "pooled"] = (group.frame, "twins" if seen else "pooled")
+    for fold, run in sorted(group.runs.items()):
+        basis: Basis = "twins" if run.result.twins_across_split.identical else "strict"
+        parts[f"fold {fold} ({basis})"] = (group.frame[group.frame["fold"] == fold], basis)
     return {
         name: Promised.every(part["score"].to_numpy(), part["label"].to_numpy(), part["part"].tolist(), basis)
         for name, (part, basis) in parts.items()
@@ -63,14 +68,16 @@ def shown(groups: Sequence[Group]) -> pd.DataFrame:
 
 def _merged(promises: dict[str, list[Promised]]) -> list[tuple[str, list[Promised], str]]:
     """(basis, promises, number of defective parts); without any kept, those of the fold with the most stand for all."""
-    rows = [(name, every, str(every[0].defective)) for name, every in promises.items()]
-    strict = [every for every in promises.values() if every[0].basis == "strict"]
-    if len(strict) < 2 or any(promise.threshold is not None for every in strict for promise in every):
-        return rows
-    counts = sorted(every[0].defective for every in strict)
-    most = max(strict, key=lambda every: every[0].defective)
-    joined = ("each fold (strict)", most, " to ".join(str(n) for n in sorted({counts[0], counts[-1]})))
-    return [row for row in rows if row[1][0].basis == "pooled"] + [joined]
+    rows = {name: (name, every, str(every[0].defective)) for name, every in promises.items()}
+    for basis in ("strict", "twins"):
+        folds = {name: every for name, every in promises.items() if name.startswith("fold") and every[0].basis == basis}
+        if len(folds) < 2 or any(promise.threshold is not None for every in folds.values() for promise in every):
+            continue
+        counts = sorted(every[0].defective for every in folds.values())
+        most = max(folds.values(), key=lambda every: every[0].defective)
+        rows = {name: row for name, row in rows.items() if name not in folds}
+        rows[basis] = (f"each fold ({basis})", most, " to ".join(str(n) for n in sorted({counts[0], counts[-1]})))
+    return list(rows.values())
 
 
 def _title(promise: Promised) -> str:
