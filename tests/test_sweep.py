@@ -136,7 +136,7 @@ def test_search_goes_on_in_its_storage(tmp_path: Path):
     for trials in (1, 2):
         assert end(start(words, tmp_path)) == 0
         storage = f"sqlite:///{tmp_path}/runs/search.db"
-        (name,) = optuna.study.get_all_study_names(storage)
+        (name,) = (summary.study_name for summary in optuna.get_all_study_summaries(storage))
         assert name.startswith("search-synthetic-") and name.endswith("-one_stage-demo-D5-fold0-1epochs")
         study = optuna.load_study(study_name=name, storage=storage)
         assert len(study.trials) == trials and all(t.state.name == "COMPLETE" for t in study.trials)
