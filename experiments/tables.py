@@ -1,7 +1,8 @@
 """The tables of the pages here, and of the main README, from the result files beside them.
 
 A table stands in a page behind a comment that says what it holds: the columns, then a row a line, whose last field is
-a folder of runs below `experiments/`, with `seed=N` where it holds several and `readout=NAME` for another score.
+a folder of runs below `experiments/`, with `seed=N` where it holds several, `readout=NAME` for another score, and
+`without=IMAGE,IMAGE` to leave images out.
 Columns that are no measure are the row's own text.
 
     python experiments/tables.py            # write all tables anew
@@ -11,13 +12,14 @@ Columns that are no measure are the row's own text.
 import argparse
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from anomaly_seg import metrics
+from anomaly_seg import metrics, results
 from anomaly_seg.errors import InputError
 from anomaly_seg.report.collect import Collection, Group, collect_runs
 from anomaly_seg.report.verdicts import all_verdicts, ap_interval, pooled_pixels
@@ -107,7 +109,26 @@ def read_row(field: str) -> Row:
             f"{field}: names {len(groups)} groups of runs, and a row shows one: give its folder and seed=N"
         )
     column = f"score_{chosen['readout']}" if "readout" in chosen else "score"
-    return Row(groups[0], column)
+    return Row(leave_out(groups[0], chosen["without"].split(",")) if "without" in chosen else groups[0], column)
+
+
+def leave_out(group: Group, images: list[str]) -> Group:
+    """The group as if these images were not there; pixel counts, which are sums over images, go with them.
+
+    Raises:
+        InputError: no such image.
+    """
+    unknown = set(images) - set(group.frame["image"])
+    if unknown:
+        raise InputError(f"without={','.join(sorted(unknown))}: {group.key} has no such image")
+    runs = {}
+    for fold, run in group.runs.items():
+        s, kept = run.scores, [i for i, name in enumerate(run.scores.image) if name not in images]
+        names, items, parts = ([column[i] for i in kept] for column in (s.image, s.item, s.part))
+        readouts = {name: values[kept] for name, values in s.readouts.items()}
+        scores = results.Scores(names, items, s.label[kept], s.score[kept], readouts, parts)
+        runs[fold] = replace(run, scores=scores, pixels=None)
+    return replace(group, runs=runs)
 
 
 def build(lines: str) -> str:

@@ -48,6 +48,18 @@ def test_a_table_says_what_the_scores_say(tables: ModuleType, tmp_path: Path) ->
     assert tables.renew(tables.renew(page)) == tables.renew(page)
 
 
+def test_images_can_be_left_out(tables: ModuleType, tmp_path: Path) -> None:
+    """Without the false alarm of fold 0 the ranking is perfect, and nothing but the miss at 100 pixels is left."""
+    write_run(tmp_path, [1, 500, 150, 400], [0, 0, 1, 1], fold=0, folds=2, height=1408, width=512)
+    write_run(tmp_path, [1, 2, 90, 300], [0, 0, 1, 1], fold=1, folds=2, height=1408, width=512)
+    for name, row in {
+        "": "| ours | 1, 1, 0.750 | 1, 0, 0.889 | 0.679 | 1 |  |",  # AP: (1/2 + 2/3 + 3/4 + 4/5) / 4
+        " without=kos00/Part1.jpg": "| ours | 0, 1, 0.857 | 0, 0, 1.000 | 1.000 | 0 |  |",
+    }.items():
+        lines = tables.build(f"what | paper | best_f | AP | FP at FN = 0 | pixel AP\nours | .{name}\n").splitlines()
+        assert lines[2] == row
+
+
 def test_a_row_names_one_group_of_runs(tables: ModuleType, tmp_path: Path) -> None:
     for seed in (0, 1):
         write_run(tmp_path, [1, 200 - 150 * seed], [0, 1], fold=0, folds=1, seed=seed, height=1408, width=512)
@@ -57,6 +69,8 @@ def test_a_row_names_one_group_of_runs(tables: ModuleType, tmp_path: Path) -> No
         tables.build(table("."))
     with pytest.raises(InputError, match="names 0 groups of runs"):
         tables.build(table(". seed=7"))
+    with pytest.raises(InputError, match=r"without=kos00/Part9\.jpg: .* has no such image"):
+        tables.build(table(". seed=1 without=kos00/Part0.jpg,kos00/Part9.jpg"))
     with pytest.raises(InputError, match="needs a text for each column that is no measure"):
         tables.build("paper\nours | .\n")
 
