@@ -67,7 +67,8 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"anomaly-seg {verb}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print(f"\nanomaly-seg {verb}: interrupted; the same command goes on from here", file=sys.stderr)
+        again = "without overwrite=true " if "overwrite=true" in rest else ""
+        print(f"\nanomaly-seg {verb}: interrupted; the same command {again}goes on from here", file=sys.stderr)
         return 130
 
 
@@ -145,26 +146,29 @@ ARGUMENTS = {
 
 
 def _train(options: argparse.Namespace, overrides: list[str]) -> int:
-    from anomaly_seg.sweep import train
+    from anomaly_seg.sweep import quote_paths, train
 
     words = ["profile=true" if word == "--profile" else word for word in overrides]
-    return train(config_folder(), words)
+    return train(config_folder(), quote_paths(words))
 
 
 def _check(options: argparse.Namespace, overrides: list[str]) -> int:
     from omegaconf import OmegaConf
 
+    from anomaly_seg import settings as run_settings
     from anomaly_seg.check import check
     from anomaly_seg.data.readers import read_dataset
-    from anomaly_seg.sweep import MULTIRUN, compose, compose_first
+    from anomaly_seg.sweep import MULTIRUN, compose, compose_first, quote_paths
 
-    words = [word for word in overrides if word not in MULTIRUN]
+    words = quote_paths([word for word in overrides if word not in MULTIRUN])
     if len(words) < len(overrides):
         print("anomaly-seg check: looks at one job: without -m, and at the first of several values", file=sys.stderr)
         config = compose_first(config_folder(), words)
     else:
         config = compose(config_folder(), words)
     settings: Any = OmegaConf.to_container(config, resolve=True)
+    run_settings.check(settings)
+    run_settings.check_training(settings)  # not for the data, but who looks before training would want to know
     report = check(settings, read_dataset(settings["data"]["reader"]))
     print(report.text)
     return 1 if report.problems else 0

@@ -57,7 +57,9 @@ def run(config: DictConfig) -> Path:
     chosen["trainer"]["precision"] = _precision(chosen["trainer"])
     folder = Path(chosen["output_dir"]) / chosen["run_name"]
     if claim(folder, chosen):
-        print(f"{folder}: finished before with the same settings{compare_data(folder, chosen)}", file=sys.stderr)
+        same = compare_data(folder, chosen)
+        left = "; no profile was made: overwrite=true trains again" if chosen["profile"] else ""
+        print(f"{folder}: finished before with the same settings{same}{left}", file=sys.stderr)
         return folder
     if chosen["threads"]:
         torch.set_num_threads(int(chosen["threads"]))
@@ -215,7 +217,7 @@ def make_data(chosen: dict[str, Any], dataset: Any) -> FoldDataModule:
         workers=data["workers"],
         seed=chosen["seed"],
         cache_dir=data["cache_dir"] or default_cache(),
-        evaluate_on=chosen["evaluate_on"],
+        evaluate_on=chosen.get("evaluate_on", "test"),
         splits=data.get("splits"),  # runs from before there was a choice have no key for it
     )
 

@@ -28,6 +28,11 @@ LATER = {
 CONFIG = "config.yaml"
 """The file in a run's folder that says with which settings it was made."""
 
+SWITCHES = (
+    "overwrite", "pictures", "profile", "model.flip_average", "trainer.channels_last", "trainer.enable_progress_bar",
+)  # fmt: skip
+"""Keys that are true or false: Hydra takes other words, such as no, for text, and any text would count as true."""
+
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed", "auto")
 
 COMPILE_MODES = ("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")
@@ -55,8 +60,11 @@ def check(settings: Mapping[str, Any]) -> None:
     """Refuse values that no run can have.
 
     Raises:
-        InputError: seed, epochs, dilation or fold out of range.
+        InputError: seed, epochs, dilation, fold, sizes or numbers of the folds out of range.
     """
+    values = flat(settings)
+    for key, lowest in {"scale.height": 1, "scale.width": 1, "data.folds": 1, "data.split_seed": 0}.items():
+        _whole(key, values[key], lowest)
     seed, epochs, dilation = settings["seed"], settings["epochs"], settings["dilation"]
     if not isinstance(seed, int) or not 0 <= seed < 2**32:
         raise InputError(f"seed={seed}: use a whole number from 0 to 4294967295")
@@ -71,11 +79,16 @@ def check(settings: Mapping[str, Any]) -> None:
 def check_training(settings: Mapping[str, Any]) -> None:
     """Raises InputError for what no run can be trained with."""
     values = flat(settings)
-    least = {"batch_size": 1, "data.workers": 0} | ({} if values["threads"] is None else {"threads": 0})
-    for key, lowest in least.items():
-        value = values[key]
-        if not isinstance(value, int) or value < lowest:
-            raise InputError(f"{key}={'null' if value is None else value}: use a whole number, {lowest} or more")
+    for key in SWITCHES:
+        if not isinstance(values.get(key, False), bool):  # runs from before there was a choice have no key for it
+            raise InputError(f"{key}={values[key]}: use true or false")
+    for key, lowest in {"batch_size": 1, "data.workers": 0}.items():
+        _whole(key, values[key], lowest)
+    if values["threads"] is not None:
+        _whole("threads", values["threads"], 0)
+    for key in ("scale.width_factor", "optimizer.lr"):
+        if isinstance(values[key], bool) or not isinstance(values[key], int | float) or not 0 < values[key] < math.inf:
+            raise InputError(f"{key}={values[key]}: use a number above 0")
     all_epochs(settings)
     sigma = settings["model"]["paper_sigma"]
     for value in sigma.values() if isinstance(sigma, Mapping) else [] if sigma is None else [sigma]:
@@ -97,6 +110,11 @@ def check_training(settings: Mapping[str, Any]) -> None:
         )
     if not isinstance(trainer["compile"], bool) and trainer["compile"] not in COMPILE_MODES:
         raise InputError(f"trainer.compile={trainer['compile']}: choose false, true or {', '.join(COMPILE_MODES)}")
+
+
+def _whole(key: str, value: object, lowest: int) -> None:
+    if not isinstance(value, int) or value < lowest:
+        raise InputError(f"{key}={'null' if value is None else value}: use a whole number, {lowest} or more")
 
 
 def all_epochs(settings: Mapping[str, Any]) -> int:

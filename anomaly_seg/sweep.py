@@ -32,6 +32,7 @@ from anomaly_seg.settings import CONFIG
 JOURNAL = "ANOMALY_SEG_JOURNAL"
 FAILURE = "failure.txt"
 MULTIRUN = {"-m", "--multirun"}
+PATHS = ("data.root", "data.annotations", "data.splits", "data.cache_dir", "output_dir")
 
 
 def register_resolvers() -> None:
@@ -75,8 +76,24 @@ def compose_first(config_folder: Path, overrides: Sequence[str]) -> DictConfig:
     return compose(config_folder, words)
 
 
+def quote_paths(overrides: Sequence[str]) -> list[str]:
+    """Overrides whose value is a path that Hydra's grammar has no place for (umlauts, brackets, =), in quotes."""
+    parser, words = OverridesParser.create(), []
+    for word in overrides:
+        key, _, value = word.partition("=")
+        if key.lstrip("+") in PATHS and value:
+            try:
+                parser.parse_override(word)
+            except HydraException:
+                escaped = value.replace("\\", "\\\\").replace("'", "\\'")
+                word = f"{key}='{escaped}'"
+        words.append(word)
+    return words
+
+
 def check_words(overrides: Sequence[str]) -> None:
-    """Refuse, with a sentence, what Hydra ends on with a traceback: a file as output folder, and switches that clash.
+    """Refuse, with a sentence, what Hydra ends on with a traceback: switches that clash, and an output folder that is a
+    file or cannot be written.
 
     Raises:
         InputError: see above.
@@ -86,10 +103,12 @@ def check_words(overrides: Sequence[str]) -> None:
         if name in ("--cfg", "-c", "--info", "-i") and MULTIRUN & set(overrides):
             raise InputError(f"{name} shows one configuration: leave out -m, and give one value for each key")
         if name == "output_dir":
-            place = Path(value.strip("\"'"))
-            file = next((path for path in (place, *place.parents) if path.is_file()), None)
-            if file:
-                raise InputError(f"output_dir={value}: {file} is a file: choose a folder, or move the file away")
+            place = Path(value.strip("\"'")).absolute()
+            there = next(path for path in (place, *place.parents) if path.exists())
+            if there.is_file():
+                raise InputError(f"output_dir={value}: {there} is a file: choose a folder, or move the file away")
+            if not os.access(there, os.W_OK | os.X_OK):
+                raise InputError(f"output_dir={value}: {there} cannot be written: choose another folder")
 
 
 def train(config_folder: Path, overrides: Sequence[str]) -> int:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from anomaly_seg.cli import VERBS, main
+from anomaly_seg.sweep import compose, quote_paths
 
 ROOT = Path(__file__).parent.parent
 
@@ -113,6 +114,34 @@ def test_a_file_in_the_place_of_the_output_folder_is_named(
     assert main(["train", f"output_dir={tmp_path / place}", *words]) == 2
     text = capsys.readouterr().err
     assert f"{tmp_path / 'notes.txt'} is a file: choose a folder" in text and len(text.splitlines()) == 1
+
+
+@pytest.mark.parametrize("words", [[], ["fold=0,1", "-m"]])
+def test_an_output_folder_that_cannot_be_written_is_named(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+):
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != tmp_path)  # root may write everywhere
+    assert main(["train", f"output_dir={tmp_path}/new/runs", *words]) == 2
+    text = capsys.readouterr().err
+    assert f"{tmp_path} cannot be written: choose another folder" in text and len(text.splitlines()) == 1
+
+
+@pytest.mark.parametrize("name", ["Gehäuse", "parts (new)", "a=b", "it's", "100%"])
+def test_any_name_of_a_folder_can_be_given(name: str, tmp_path: Path):
+    """As it is, as far as Hydra's grammar allows, and in quotes elsewhere; what is read is the name."""
+    words = quote_paths([f"data.root={tmp_path}/{name}", "fold=0,1", "-m"])
+    assert words[1:] == ["fold=0,1", "-m"]
+    assert compose(ROOT / "conf", ["data=folder", words[0]]).data.root == f"{tmp_path}/{name}"
+
+
+def test_a_plain_path_is_left_alone():
+    words = ["data.root=parts/a-b_c.zip", "data.root='parts (new)'", "data.root=${oc.env:HOME}/x", "variant=ä"]
+    assert quote_paths(words) == words
+
+
+def test_check_refuses_what_train_does(tmp_path: Path, capsys: pytest.CaptureFixture):
+    assert main(["check", "data=synthetic", "batch_size=0", f"data.cache_dir={tmp_path}"]) == 2
+    assert "batch_size=0: use a whole number" in capsys.readouterr().err
 
 
 def test_report_of_nothing_is_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture):

@@ -239,6 +239,13 @@ class TestRefusals:
             ("fold=3", r"fold=3: data\.folds=3, so choose 0 to 2"),
             ("fold=-1", "fold=-1"),
             ("fold=x", "fold=x: use a whole number"),
+            ("overwrite='no'", "overwrite=no: use true or false"),  # text, as on Hydra's command line without quotes
+            ("pictures='off'", "pictures=off: use true or false"),
+            ("scale.height=abc", r"scale\.height=abc: use a whole number, 1 or more"),
+            ("data.folds=2.5", r"data\.folds=2\.5: use a whole number, 1 or more"),
+            ("data.split_seed=abc", r"data\.split_seed=abc: use a whole number, 0 or more"),
+            ("scale.width_factor=abc", r"scale\.width_factor=abc: use a number above 0"),
+            ("optimizer.lr=abc", r"optimizer\.lr=abc: use a number above 0"),
             ("batch_size=0", "batch_size=0: use a whole number, 1 or more"),
             ("batch_size=two", "batch_size=two: use a whole number, 1 or more"),
             ("batch_size=null", "batch_size=null"),
@@ -257,7 +264,7 @@ class TestRefusals:
             ("model.network.head_bias=low", r"head_bias=low"),
             ("model.average=1", r"model\.average=1"),
             ("logger.kind=paper", r"logger\.kind=paper: choose csv"),
-            ("optimizer.lr=-1", "Invalid learning rate"),
+            ("optimizer.lr=-1", r"optimizer\.lr=-1: use a number above 0"),
         ],
     )
     def test_a_value_out_of_range_is_named(self, usual: DictConfig, override: str, says: str) -> None:

@@ -10,7 +10,7 @@ from anomaly_seg.errors import InputError
 
 Layout = Literal["auto", "pairs", "parallel", "mvtec"]
 
-SUFFIXES = ("_mask", "_masks", "_label", "_labels", "_gt", "_seg", "-mask", "-label", "-gt")
+SUFFIXES = ("_mask", "_masks", "_label", "_labels", "_gt", "_seg", "_msk", "-mask", "-label", "-gt", "-msk")
 IMAGE_FOLDERS = ("images", "image", "imgs", "img")
 MASK_FOLDERS = ("masks", "mask", "labels", "label", "gt", "ground_truth")
 SIDES = ("train", "test", "val", "validation")
