@@ -167,7 +167,6 @@ def _check(options: argparse.Namespace, overrides: list[str]) -> int:
     else:
         config = compose(config_folder(), words)
     settings: Any = OmegaConf.to_container(config, resolve=True)
-    run_settings.check(settings)
     run_settings.check_training(settings)  # not for the data, but who looks before training would want to know
     report = check(settings, read_dataset(settings["data"]["reader"]))
     print(report.text)

@@ -11,7 +11,7 @@ from anomaly_seg.data.datamodule import FoldDataModule, TestSet
 from anomaly_seg.drawing import draw
 from anomaly_seg.environment import describe
 from anomaly_seg.evaluate import PIXEL_THRESHOLDS, Evaluation
-from anomaly_seg.guarantee import Basis
+from anomaly_seg.guarantee import basis_of
 from anomaly_seg.models.base import Network
 from anomaly_seg.schema import AtThreshold, Counts, ImageLevel, Promised, Readout, Result, Run, Training, Twins
 
@@ -32,7 +32,7 @@ def write_outputs(
     results.write_scores(folder, results.Scores(names, items, labels, score, evaluation.scores, parts))
     pixels = results.Pixels(PIXEL_THRESHOLDS.double().numpy(), *(c.numpy() for c in evaluation.pixels))
     results.write_pixels(folder, pixels)
-    basis: Basis = "twins" if data.split.twins_across["identical"] else "strict"
+    basis = basis_of(1, data.split.twins_across["identical"])
     sigma, best = published_sigma(chosen, data.arrays.shapes), AtThreshold.best_f(score, labels)
     at: dict[Any, AtThreshold | None] = {
         "paper": None if sigma is None else AtThreshold.of(score, labels, sigma, oracle=False),

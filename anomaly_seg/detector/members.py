@@ -53,7 +53,7 @@ def read_members(root: Path) -> list[Member]:
     """
     if not root.is_dir():
         raise InputError(f"{root}: no such folder; give a finished run's, or one with a run for each fold")
-    holding = {path.parent for path in ([root / CONFIG] if (root / CONFIG).exists() else root.rglob(CONFIG))}
+    holding = {path.parent for path in root.rglob(CONFIG)}
     folders = sorted(path for path in holding if holding.isdisjoint(path.parents))  # a logger keeps a file of that name
     if not folders:
         raise InputError(f"{root}: holds no run (no {CONFIG}); give a finished run's folder, or one with several")

@@ -9,7 +9,7 @@ from anomaly_seg import metrics, results, thresholds
 from anomaly_seg.detector.card import Estimate, Metrics, Threshold
 from anomaly_seg.detector.members import HeldOut, Member
 from anomaly_seg.errors import InputError
-from anomaly_seg.guarantee import Basis, guarantee
+from anomaly_seg.guarantee import basis_of, guarantee
 
 KINDS = ("held_out", "paper", "guarantee")
 
@@ -77,8 +77,7 @@ def _paper(members: Sequence[Member]) -> Threshold:
 
 def _guarantee(options: argparse.Namespace, scores: HeldOut, members: Sequence[Member]) -> Threshold:
     """NotEnoughError, which names how many it takes, is an InputError."""
-    seen = any(member.result.twins_across_split.identical for member in members)
-    basis: Basis = "twins" if seen else "strict" if len(members) == 1 else "pooled"
+    basis = basis_of(len(members), sum(member.result.twins_across_split.identical for member in members))
     promise = guarantee(scores.score, scores.label, options.miss_rate, options.confidence, scores.part, basis)
     return Threshold(value=promise.threshold, kind="guarantee", how=promise.sentence, oracle=True)
 

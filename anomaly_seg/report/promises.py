@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from anomaly_seg import metrics
-from anomaly_seg.guarantee import Basis, percent
+from anomaly_seg.guarantee import Basis, basis_of, percent
 from anomaly_seg.report.collect import Group
 from anomaly_seg.report.tables import who
 from anomaly_seg.schema import Promised
@@ -30,10 +30,10 @@ def found(group: Group) -> dict[str, list[Promised]]:
     """
     parts: dict[str, tuple[pd.DataFrame, Basis]] = {}
     if len(group.runs) > 1:
-        seen = any(run.result.twins_across_split.identical for run in group.runs.values())
-        parts["pooled (twins)" if seen else "pooled"] = (group.frame, "twins" if seen else "pooled")
+        basis = basis_of(len(group.runs), sum(run.result.twins_across_split.identical for run in group.runs.values()))
+        parts["pooled (twins)" if basis == "twins" else "pooled"] = (group.frame, basis)
     for fold, run in sorted(group.runs.items()):
-        basis: Basis = "twins" if run.result.twins_across_split.identical else "strict"
+        basis = basis_of(1, run.result.twins_across_split.identical)
         parts[f"fold {fold} ({basis})"] = (group.frame[group.frame["fold"] == fold], basis)
     return {
         name: Promised.every(part["score"].to_numpy(), part["label"].to_numpy(), part["part"].tolist(), basis)
