@@ -12,6 +12,9 @@ from torch import Tensor, nn
 
 from anomaly_seg.errors import InputError
 
+CHECKPOINT = "checkpoint.ckpt"
+"""The file in a run's folder that holds its weights, and what resuming needs."""
+
 NEEDED = ("state_dict", "optimizer_states", "loops", "last_loss")
 
 

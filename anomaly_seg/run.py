@@ -20,7 +20,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint, Timer, TQDMProgressBar
 from omegaconf import DictConfig, OmegaConf
 
 from anomaly_seg import memory, results, settings
-from anomaly_seg.checkpoint import CheckpointFile
+from anomaly_seg.checkpoint import CHECKPOINT, CheckpointFile
 from anomaly_seg.data.cache import Preparation, default_cache
 from anomaly_seg.data.datamodule import FoldDataModule
 from anomaly_seg.data.readers import read_dataset
@@ -36,8 +36,6 @@ from anomaly_seg.profiling import ProfileSteps
 from anomaly_seg.schema import Result, Training
 from anomaly_seg.settings import CONFIG
 from anomaly_seg.tiling import ALIGN
-
-CHECKPOINT = "checkpoint.ckpt"
 
 
 def run(config: DictConfig) -> Path:

@@ -39,6 +39,9 @@ COMPILE_MODES = ("default", "reduce-overhead", "max-autotune", "max-autotune-no-
 """torch.compile's documented modes."""
 
 
+PATHS = ("data.root", "data.annotations", "data.splits", "data.cache_dir", "output_dir")
+"""Keys whose value is a path, or null."""
+
 NAMES = ("experiment_name", "variant", "data.name", "model.name", "scale.name")
 
 
@@ -63,6 +66,9 @@ def check(settings: Mapping[str, Any]) -> None:
         InputError: seed, epochs, dilation, fold, sizes or numbers of the folds out of range.
     """
     values = flat(settings)
+    for key in PATHS:
+        if not isinstance(values.get(key), str | None):
+            raise InputError(f"{key}={values[key]}: give a path, in quotes where it looks like a number or a list")
     for key, lowest in {"scale.height": 1, "scale.width": 1, "data.folds": 1, "data.split_seed": 0}.items():
         _whole(key, values[key], lowest)
     seed, epochs, dilation = settings["seed"], settings["epochs"], settings["dilation"]
@@ -136,13 +142,20 @@ def all_epochs(settings: Mapping[str, Any]) -> int:
 
 
 def read(record: Path) -> dict[str, Any]:
-    """The settings that a run's folder was claimed with, from its config.yaml. Raises InputError if it is damaged."""
+    """The settings that a run's folder was claimed with, from its config.yaml.
+
+    Raises:
+        InputError: it is damaged, or cannot be read.
+    """
     try:
         found = yaml.safe_load(record.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError):
+    except (OSError, yaml.YAMLError, UnicodeDecodeError):
         found = None
     if not isinstance(found, dict):
-        raise InputError(f"{record}: damaged; set overwrite=true to replace the run, or delete its folder")
+        raise InputError(
+            f"{record}: cannot be read, or damaged; copy it again, set overwrite=true to replace the run, or delete "
+            "its folder"
+        )
     return found
 
 

@@ -27,12 +27,11 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
 from anomaly_seg.errors import InputError
-from anomaly_seg.settings import CONFIG
+from anomaly_seg.settings import CONFIG, PATHS
 
 JOURNAL = "ANOMALY_SEG_JOURNAL"
 FAILURE = "failure.txt"
 MULTIRUN = {"-m", "--multirun"}
-PATHS = ("data.root", "data.annotations", "data.splits", "data.cache_dir", "output_dir")
 
 
 def register_resolvers() -> None:
@@ -77,14 +76,19 @@ def compose_first(config_folder: Path, overrides: Sequence[str]) -> DictConfig:
 
 
 def quote_paths(overrides: Sequence[str]) -> list[str]:
-    """Overrides whose value is a path that Hydra's grammar has no place for (umlauts, brackets, =), in quotes."""
+    """Overrides whose value is a path that Hydra's grammar has no place for (umlauts, brackets, =), or takes for
+    something else (2024_11 for a number), in quotes.
+    """
     parser, words = OverridesParser.create(), []
     for word in overrides:
         key, _, value = word.partition("=")
         if key.lstrip("+") in PATHS and value:
             try:
-                parser.parse_override(word)
+                parsed = parser.parse_override(word)
+                text = parsed.is_sweep_override() or isinstance(parsed.value(), str | None)
             except HydraException:
+                text = False
+            if not text:
                 escaped = value.replace("\\", "\\\\").replace("'", "\\'")
                 word = f"{key}='{escaped}'"
         words.append(word)

@@ -209,6 +209,11 @@ def test_groups_that_cannot_be(tmp_path: Path, groups: str, message: str) -> Non
     [
         ([], {}, r": no image found \(looked for \.png, \.jpg, \.bmp and \.tif"),
         (["a.png", "b.png"], {}, r"2 images but no mask .*data\.layout, data\.mask_suffix or data\.annotations$"),
+        (
+            ["images/a.png", "masks/a_gt.png"],
+            {"mask_suffix": "_defekt"},
+            r"data\.mask_suffix=_defekt: no name of an image file ends so",
+        ),
         (["a.png", "a_mask.png", "x/b_mask.png"], {}, r"x/b_mask\.png: mask without its image; .*data\.mask_suffix"),
         (["a_mask.png"], {}, r"a_mask\.png: mask without its image"),
         (["a.png", "a_mask.png", "a_label.png"], {}, r"a_label\.png, a_mask\.png: several masks for a\.png; keep one"),

@@ -204,7 +204,7 @@ class TestTheSameAgain:
     @pytest.mark.parametrize("text", ["", "a: [", "\x00"])
     def test_a_damaged_record_is_named(self, configure: Callable, copied: Path, text: str) -> None:
         (copied / "config.yaml").write_text(text)
-        with pytest.raises(InputError, match=r"config\.yaml: damaged; set overwrite=true"):
+        with pytest.raises(InputError, match=r"config\.yaml: cannot be read, or damaged; .*overwrite=true"):
             run(configure("epochs=2"))
 
     def test_two_runs_of_one_seed_are_bit_identical(self, finished: Path, configure: Callable) -> None:
@@ -233,6 +233,7 @@ class TestRefusals:
             ("seed=4294967296", "seed=4294967296"),
             ("seed=x", "seed=x"),
             ("epochs=0", "epochs=0: use a whole number, 1 or more"),
+            ("data.cache_dir=2024_11", "data.cache_dir=202411: give a path, in quotes"),
             ("epochs=1.5", r"epochs=1\.5"),
             ("dilation=4", "dilation=4: use 0"),
             ("dilation=-1", "dilation=-1"),

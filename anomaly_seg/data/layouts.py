@@ -43,8 +43,8 @@ def pair(paths: Iterable[str], layout: Layout = "auto", suffix: str | None = Non
             same name in another format.
 
     Raises:
-        InputError: unknown layout, several recognised or not the one that is named, a mask without image, two images
-            for one mask, or two masks for one image.
+        InputError: unknown layout, a suffix that no file has, several layouts recognised or not the one that is named,
+            a mask without image, two images for one mask, or two masks for one image.
     """
     if layout not in get_args(Layout):
         raise InputError(f"data.layout={layout}: choose {', '.join(get_args(Layout))}")
@@ -52,6 +52,8 @@ def pair(paths: Iterable[str], layout: Layout = "auto", suffix: str | None = Non
     if not images:
         raise InputError("no image found (looked for .png, .jpg, .bmp and .tif below data.root); set data.root")
     suffixes = SUFFIXES if suffix is None else (suffix,) if suffix else ()
+    if suffix and all(_base(stem(path), suffixes) is None for path in images):
+        raise InputError(f"data.mask_suffix={suffix}: no name of an image file ends so; leave it out, or mend it")
     chosen = _recognise(images, suffixes, suffix is None) if layout == "auto" else layout
     found = _match(*SORT[chosen](images, suffixes, suffix is None))
     if not found.images:

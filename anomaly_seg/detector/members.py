@@ -6,19 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 
 from anomaly_seg import results, settings
-from anomaly_seg.checkpoint import CheckpointFile, check_fits
+from anomaly_seg.checkpoint import CHECKPOINT, CheckpointFile, check_fits
 from anomaly_seg.errors import InputError
 from anomaly_seg.models.base import Network
 from anomaly_seg.models.flips import FlipAverage
 from anomaly_seg.schema import Result
 from anomaly_seg.settings import CONFIG
-
-CHECKPOINT = "checkpoint.ckpt"
 
 
 @dataclass(frozen=True)
@@ -80,12 +77,9 @@ def _read(folder: Path) -> Member:
     if not results.finished(folder):
         raise InputError(f"{folder}: not finished (no {results.RESULT}); run its command again, which goes on with it")
     record = folder / CONFIG
-    try:
-        found = yaml.safe_load(record.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{record}: cannot be read ({type(error).__name__}); copy it again, or run again") from error
+    found = settings.read(record)
     needed = ("model", "data", "scale", "fold", "seed", "dilation")
-    if not isinstance(found, dict) or any(key not in found for key in needed):
+    if any(key not in found for key in needed):
         raise InputError(f"{record}: not the settings of a run; copy it again, or run again")
     return Member(folder, found, results.read_result(folder), results.read_scores(folder))
 
