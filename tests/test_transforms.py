@@ -34,7 +34,7 @@ def test_none_changes_nothing() -> None:
 
 
 def test_an_unknown_recipe_is_refused() -> None:
-    with pytest.raises(InputError, match=r"augment=heavy: choose none, flips or light"):
+    with pytest.raises(InputError, match=r"augment=heavy: choose none, flips, brightness or light"):
         recipe("heavy")
 
 
@@ -45,9 +45,14 @@ def test_image_and_mask_are_flipped_alike(seed: int, epoch: int, position: int) 
     np.testing.assert_array_equal(image, FLIPS[flip_of(mask)](IMAGE))
 
 
+@pytest.mark.parametrize("name", ["light", "brightness"])
 @given(seed=st.integers(0, 2**32 - 1), epoch=st.integers(0, 10_000), position=st.integers(0, 10_000))
-def test_light_moves_the_mask_with_the_image_and_leaves_it_binary(seed: int, epoch: int, position: int) -> None:
-    image, mask = augment(recipe("light"), IMAGE, MASK, seed, epoch, position)
+def test_light_moves_the_mask_with_the_image_and_leaves_it_binary(
+    name: str, seed: int, epoch: int, position: int
+) -> None:
+    image, mask = augment(recipe(name), IMAGE, MASK, seed, epoch, position)
+    if name == "brightness":
+        np.testing.assert_array_equal(mask, MASK)  # never flipped
     original = FLIPS[flip_of(mask)](IMAGE).astype(float)
     assert image.dtype == mask.dtype == np.uint8 and set(np.unique(mask)) == {0, 1}
     # Contrast a in 0.9..1.1 and brightness b in -0.1..0.1 of the range: one line for all pixels, up to rounding.
@@ -56,7 +61,7 @@ def test_light_moves_the_mask_with_the_image_and_leaves_it_binary(seed: int, epo
     assert np.abs(image - (slope * original + offset)).max() <= 1.01
 
 
-@pytest.mark.parametrize("name", ["flips", "light"])
+@pytest.mark.parametrize("name", ["flips", "light", "brightness"])
 def test_a_pure_function_of_seed_epoch_and_position(name: str) -> None:
     used, fresh = recipe(name), recipe(name)
     for position in range(50):  # other draws in between, on a recipe of its own
@@ -85,6 +90,12 @@ def test_the_steps_of_a_recipe_are_independent() -> None:
     for flip in FLIPS:
         for same in (True, False):
             assert abs(seen[flip, same] - 250) < 75, seen  # five standard deviations of 14.8
+
+
+def test_brightness_is_changed_half_the_time() -> None:
+    transform = recipe("brightness")
+    changed = sum(not np.array_equal(augment(transform, IMAGE, MASK, 0, 0, i)[0], IMAGE) for i in range(1000))
+    assert abs(changed - 500) < 80  # five standard deviations of 15.8
 
 
 def test_the_arrays_given_are_not_written_to() -> None:
