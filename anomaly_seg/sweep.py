@@ -25,11 +25,13 @@ from hydra.core.override_parser.types import ValueType
 from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from anomaly_seg.errors import InputError
 from anomaly_seg.settings import CONFIG, PATHS
 
 JOURNAL = "ANOMALY_SEG_JOURNAL"
+FULL_ERROR = "HYDRA_FULL_ERROR"
 FAILURE = "failure.txt"
 MULTIRUN = {"-m", "--multirun"}
 
@@ -50,7 +52,7 @@ def compose(config_folder: Path, overrides: Sequence[str]) -> DictConfig:
         with hydra.initialize_config_dir(str(config_folder.resolve()), version_base="1.3"):
             return hydra.compose("config", overrides=list(overrides))
     except HydraException as error:
-        raise InputError(str(error)) from error
+        raise InputError(_sentence(error)) from error
 
 
 def compose_first(config_folder: Path, overrides: Sequence[str]) -> DictConfig:
@@ -119,7 +121,7 @@ def train(config_folder: Path, overrides: Sequence[str]) -> int:
     """Run Hydra on `job` and sum up. Returns 0: every job ended well, 1: one failed, 2: unusable input.
 
     Raises:
-        InputError: a sweep whose first job has no configuration; as `check_words`.
+        InputError: overrides that give no configuration; as `check_words`.
     """
     register_resolvers()
     check_words(overrides)
@@ -128,15 +130,7 @@ def train(config_folder: Path, overrides: Sequence[str]) -> int:
     with tempfile.TemporaryDirectory(prefix="anomaly-seg-") as folder:
         journal = Path(folder) / "journal.jsonl"
         journal.touch()
-        os.environ[JOURNAL] = str(journal)
-        switches = [word for word in overrides if word in MULTIRUN]  # Hydra takes none between overrides
-        words = [word for word in overrides if word not in switches]
-        before, sys.argv = sys.argv, ["anomaly-seg train", *switches, *words]
-        try:
-            hydra.main(version_base="1.3", config_path=str(config_folder.resolve()), config_name="config")(job)()
-        finally:
-            sys.argv = before
-            os.environ.pop(JOURNAL, None)
+        _launch(config_folder, overrides, journal)
         lines = _read(journal)
     failed = [line for line in lines if line.get("status") == "failed"]
     if len(lines) > 1:
@@ -148,6 +142,34 @@ def train(config_folder: Path, overrides: Sequence[str]) -> int:
     if not failed:
         return 0
     return 2 if all(line["input"] for line in failed) else 1
+
+
+def _launch(config_folder: Path, overrides: Sequence[str], journal: Path) -> None:
+    """Hydra's command line, with these words for its own."""
+    switches = [word for word in overrides if word in MULTIRUN]  # Hydra takes none between overrides
+    words = [word for word in overrides if word not in switches]
+    argv, asked = sys.argv, os.environ.get(FULL_ERROR)
+    sys.argv = ["anomaly-seg train", *switches, *words]
+    os.environ |= {JOURNAL: str(journal), FULL_ERROR: "1"}  # else Hydra prints its errors itself, and exits
+    try:
+        hydra.main(version_base="1.3", config_path=str(config_folder.resolve()), config_name="config")(job)()
+    except HydraException as error:
+        if asked:
+            raise
+        raise InputError(_sentence(error)) from error
+    except ValueError:
+        if not any(line["status"] == "failed" for line in _read(journal)):
+            raise  # and else it is Optuna's, who has no best trial where all failed
+    finally:
+        sys.argv = argv
+        del os.environ[JOURNAL], os.environ[FULL_ERROR]
+        if asked is not None:
+            os.environ[FULL_ERROR] = asked
+
+
+def _sentence(error: HydraException) -> str:
+    """What Hydra says, and what OmegaConf said to it."""
+    return f"{error}\n{error.__cause__}" if isinstance(error.__cause__, OmegaConfBaseException) else str(error)
 
 
 def job(config: DictConfig) -> float | None:
@@ -217,7 +239,7 @@ def _only_one(folder: Path) -> Iterator[None]:
 def _fail(name: str, folder: Path, error: Exception) -> None:
     """Traceback into the run's folder at once, one line into the journal, and one on the screen."""
     text, where = "".join(traceback.format_exception(error)), ""
-    known = isinstance(error, InputError)
+    known = isinstance(error, InputError | OmegaConfBaseException)  # the latter of an interpolation of no key
     try:
         # A folder that another configuration owns is left as it is.
         if not known or not (folder / CONFIG).exists():

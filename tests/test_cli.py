@@ -50,13 +50,12 @@ def test_no_verb_prints_the_help(capsys: pytest.CaptureFixture):
 
 def test_unknown_key_names_it_without_traceback():
     done = command("train", "dilaton=9")
-    assert done.returncode == 1 and "dilaton" in done.stderr and "Traceback" not in done.stderr
+    assert done.returncode == 2 and "dilaton" in done.stderr and "Traceback" not in done.stderr
 
 
 def test_unknown_option_lists_the_choices(capsys: pytest.CaptureFixture):
-    with pytest.raises(SystemExit) as stopped:
-        main(["train", "model=one_stag"])
-    assert stopped.value.code == 1 and "one_stage" in capsys.readouterr().err
+    assert main(["train", "model=one_stag"]) == 2
+    assert "one_stage" in capsys.readouterr().err
 
 
 def test_switch_may_stand_between_overrides(tmp_path: Path, capsys: pytest.CaptureFixture):

@@ -207,6 +207,9 @@ def test_jobs_of_a_glob():
     [
         ("experiment=comparison recipe=nonsense fold=0,1", "Could not find 'recipe/nonsense'"),
         ("experiment=comparison fold=0,1 epochz=3", "Could not override 'epochz'"),
+        ("epochz=3", "Could not override 'epochz'"),
+        ("model=nonsense", "Could not find 'model/nonsense'"),
+        ("epochs=[1", "no viable alternative at input '[1'"),
         ("experiment=comparison fold=0, epochs=3", "fold=0,"),
         ("experiment=search recipe=nonsense model.positive_weight=interval(1,2)", "Could not find 'recipe/nonsense'"),
     ],
@@ -214,4 +217,16 @@ def test_jobs_of_a_glob():
 def test_a_mistake_beside_swept_values_is_named(words: str, says: str, capsys: pytest.CaptureFixture) -> None:
     assert main(["train", *words.split()]) == 2
     said = capsys.readouterr().err
-    assert says in said and "--multirun" not in said
+    assert says in said and "--multirun" not in said and "Traceback" not in said
+
+
+def test_an_interpolation_of_no_key_is_named(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    assert main(["train", *small(tmp_path), "epochs=${nonsense}"]) == 2
+    assert "Interpolation key 'nonsense' not found" in capsys.readouterr().err
+
+
+def test_a_search_of_which_every_trial_fails_says_why(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    words = [*small(tmp_path), "experiment=search", "hydra.sweeper.n_trials=2", "epochs=0"]
+    assert main(["train", *words]) == 2
+    said = capsys.readouterr().err
+    assert said.count("epochs=0: use a whole number") == 4 and "Traceback" not in said  # each at once, and at the end
