@@ -159,11 +159,11 @@ def guarantee(
     return Promise(threshold, missed, len(units), miss_rate, confidence, alarms, good, basis, unit)
 
 
-def basis_of(models: int, identical: int) -> Basis:
-    """What a promise rests on: scores of so many models, and so many images with an identical one in training."""
+def basis_of(folds: int, identical: int) -> Basis:
+    """What a promise rests on: scores from so many folds, and so many images with an identical one in training."""
     if identical:
         return "twins"
-    return "strict" if models == 1 else "pooled"
+    return "strict" if folds == 1 else "pooled"
 
 
 def misses_allowed(n: int, miss_rate: float, confidence: float) -> int | None:

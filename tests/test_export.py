@@ -119,11 +119,13 @@ def evaluate(network, image: np.ndarray) -> tuple[float, dict[str, np.ndarray]]:
 
 @pytest.fixture(scope="module")
 def folds(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three folds, the last with two seeds."""
+    """Three folds with two seeds each."""
     root = tmp_path_factory.mktemp("folds")
     for overrides, scores, labels in (
-        (["fold=0"], (1.0, 2.0, 6.0, 8.0), (0, 0, 1, 1)),
-        (["fold=1"], (1.0, 5.0, 4.0, 9.0), (0, 0, 1, 1)),
+        (["fold=0", "seed=0"], (0.0, 2.0, 5.0, 8.0), (0, 0, 1, 1)),
+        (["fold=0", "seed=1"], (2.0, 2.0, 7.0, 8.0), (0, 0, 1, 1)),
+        (["fold=1", "seed=0"], (1.0, 5.0, 4.0, 8.0), (0, 0, 1, 1)),
+        (["fold=1", "seed=1"], (1.0, 5.0, 4.0, 10.0), (0, 0, 1, 1)),
         (["fold=2", "seed=0"], (0.0, 1.0, 6.5, 10.0), (0, 0, 0, 1)),
         (["fold=2", "seed=1"], (2.0, 3.0, 8.5, 12.0), (0, 0, 0, 1)),
     ):
@@ -143,11 +145,12 @@ class TestSeveralFolds:
         (image,) = pictures(3, (128, 64))
         alone = [evaluate(read_network(member), image)[0] for member in read_members(folds)]
         assert model(image).score == pytest.approx(np.mean(alone), rel=1e-4)
-        assert model.card.members == 4 and model.card.data.folds == [0, 1, 2] and model.card.data.licence == "ours"
+        assert model.card.members == 6 and model.card.data.folds == [0, 1, 2] and model.card.data.licence == "ours"
         assert model.card.input.native_height == (128, 128) and model.card.input.native_width == (64, 64)
         assert model.card.data.train_images == 24 and model.card.data.train_defective == 4 + 2
         said = capsys.readouterr().out
-        assert "model.pt2" in said and "mean of 4 runs" in said and "12 held-out images, 5 of them defective" in said
+        assert "model.pt2" in said and "mean of 6 runs" in said
+        assert "12 held-out images, each judged by its own fold's runs, 5 of them defective" in said
 
     def test_the_threshold_is_the_best_f1_of_all_and_the_metrics_are_those_of_the_other_folds(
         self, folds: Path
@@ -182,6 +185,12 @@ class TestSeveralFolds:
         for name in ("a", "b"):
             shutil.copytree(folds / "fold0", tmp_path / name)
         with pytest.raises(InputError, match=r"are of the same fold and seed; keep one"):
+            read_members(tmp_path)
+
+    def test_folds_with_unlike_numbers_of_seeds_are_refused(self, folds: Path, tmp_path: Path) -> None:
+        shutil.copytree(folds / "fold0", tmp_path / "fold0")
+        shutil.copytree(folds / "fold1" / "seed0", tmp_path / "fold1" / "seed0")
+        with pytest.raises(InputError, match=r"fold 1 has 1 run\(s\) and fold 0 has 2, so .*; train the missing seeds"):
             read_members(tmp_path)
 
     def test_seeds_that_scored_different_images_are_refused(self, folds: Path, tmp_path: Path) -> None:

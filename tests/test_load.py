@@ -1,5 +1,6 @@
 """`load`: typed answers from a sealed model, from several threads, and a sentence for all that cannot be used."""
 
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -109,6 +110,32 @@ class TestAnswers:
 
     def test_it_says_what_it_is(self, path: Path) -> None:
         assert "tiny" in repr(load(path)) and load(path).path == path
+
+    def test_a_score_that_is_no_number_is_no_verdict(self) -> None:
+        model = SealedDetector(Path("m.onnx"), make_card(), Runtime(None, lambda images: darkness(images * np.nan)))
+        with pytest.raises(FloatingPointError, match=r"m\.onnx: gives the score nan, so there is no verdict"):
+            model(np.zeros((16, 8), np.uint8))
+
+
+class TestOpenVINOsTwoFiles:
+    @pytest.fixture
+    def model(self, models: dict[str, Path], tmp_path: Path) -> Path:
+        for suffix in (".xml", ".bin"):
+            shutil.copy(models["openvino"].with_suffix(suffix), tmp_path / f"m{suffix}")
+        return tmp_path / "m.xml"
+
+    def test_weights_of_another_model_are_refused(self, model: Path) -> None:
+        weights = bytearray(model.with_suffix(".bin").read_bytes())
+        weights[0] ^= 1
+        model.with_suffix(".bin").write_bytes(weights)
+        with pytest.raises(InputError, match=r"m\.bin: the weights of another model than m\.xml, or damaged"):
+            load(model)
+
+    def test_replaced_while_it_is_open(self, model: Path) -> None:
+        opened, image = load(model), np.zeros((16, 8), np.uint8)
+        weights = model.with_suffix(".bin")
+        weights.write_bytes(bytes(weights.stat().st_size))  # in place, as a copy over it does
+        assert opened(image).score == 128
 
 
 class TestSizes:

@@ -25,7 +25,7 @@ from web_helpers import BROKEN_WIDTH, FakeDetector, card, spotted
 from anomaly_seg.cli import main
 from anomaly_seg.detector import predict
 from anomaly_seg.detector.images import read_image
-from anomaly_seg.detector.overlay import BARS, BOX, overlay
+from anomaly_seg.detector.overlay import BARS, BOX, marked, overlay
 from anomaly_seg.detector.paths import find_images
 from anomaly_seg.detector.predict import Judge, judge_all, watch_folders
 from anomaly_seg.detector.prediction import Prediction, Region, find_regions
@@ -132,7 +132,7 @@ def test_an_unreadable_file_is_reported_and_the_rest_go_on(run, parts: Path, cap
     said = capsys.readouterr()
     assert [row["verdict"] for row in table()] == ["good", "", "", "", "defective", "good"]
     for name, row, line in zip(("aa", "ab", "ac"), table()[1:4], lines()[1:4], strict=True):
-        message = f"parts/{name}.png: does not decode as an image; give a whole PNG, JPEG, BMP or TIFF"
+        message = f"parts/{name}.png: does not decode as an image; give a whole PNG, JPEG, BMP or TIFF, or leave it out"
         assert row["error"] == line["error"] == message
         assert message in said.err and "Traceback" not in said.err
         assert (line["score"], line["verdict"], row["defects"], row["boxes"]) == (None, None, "", "[]")
@@ -146,7 +146,7 @@ def test_an_image_the_model_does_not_take_and_a_score_that_is_no_number(run, tmp
     run.detector.weight = math.nan
     write_image(tmp_path / "a.png", GOOD)
     assert run("a.png", "--out", "nan") == 4
-    assert "a.png: its score is nan, so there is no verdict" in table(Path("nan"))[0]["error"]
+    assert "gives the score nan" in table(Path("nan"))[0]["error"]
 
 
 def test_a_model_that_fails_on_one_image_judges_the_others(run, parts: Path, capsys) -> None:
@@ -362,6 +362,18 @@ def test_a_kill_loses_nothing(run, parts: Path) -> None:
     assert [row["path"] for row in lines()] == [row["path"] for row in table()] == expected
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="no such pipes there")
+def test_a_reader_that_leaves_does_not_end_the_work() -> None:
+    """`anomaly-seg predict ... --watch | head -1`"""
+    code = (
+        "import sys; from anomaly_seg.detector.predict import _say; [_say('x' * 9999, sys.stdout) for _ in range(99)]"
+    )
+    command = f"{{ '{sys.executable}' -c \"{code}\"; echo $? >&2; }} | true"
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)}
+    done = subprocess.run(["sh", "-c", command], env=environment, capture_output=True, text=True)
+    assert done.stderr == "0\n"
+
+
 def test_predict_needs_no_torch() -> None:
     code = "import sys, anomaly_seg.detector.predict; print([m for m in ('torch', 'watchfiles') if m in sys.modules])"
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)}
@@ -446,6 +458,21 @@ def test_memory_does_not_grow_with_the_number_of_images(tmp_path: Path) -> None:
     peak(10)  # what is loaded once
     # A kept heat map would be 16 kB each; the record's own row of each image is all that grows.
     assert (peak(440) - peak(40)) / 400 < 2000
+
+
+def test_an_overlay_longer_than_a_jpeg_may_be_is_shrunk(run) -> None:
+    write_image(Path("long.png"), spotted((1, 66_000, 3, 3), height=70_000, width=20))
+    assert run("long.png", "--overlays") == 0
+    picture = cv2.imread(f"out/{table()[0]['overlay']}")
+    assert picture.shape == (65_000, 19, 3)  # 70,000 and the bar's 24 rows, by 65,000 / 70,024
+
+
+def test_a_large_overlay_is_blended_in_strips() -> None:
+    """300 rows are more than one strip: black under full heat is 0.6 of the hottest colour, everywhere."""
+    image, heat = np.zeros((300, 400), np.uint8), np.ones((300, 400), np.float32)
+    picture = marked(image, Prediction(1.0, 0.0, "defective", heat, ()))
+    colour = cv2.applyColorMap(np.full((1, 1), 220, np.uint8), cv2.COLORMAP_TURBO)[0, 0]
+    assert (picture == np.rint(np.float32(0.6) * colour)).all()
 
 
 def test_overlays_of_equal_names_do_not_collide(run, parts: Path) -> None:
@@ -596,6 +623,22 @@ def test_watch_goes_on_when_a_file_changes_while_it_is_judged(watched, tmp_path:
     rows = watch.rows(1)
     assert [(row["score"], row["error"]) for row in rows] == [(81.0, None)]
     assert len(watch.finish()) == 1 and len(list((tmp_path / "out/overlays").iterdir())) == 1
+
+
+def test_watch_keeps_the_verdict_on_an_image_that_is_taken_away_meanwhile(watched, tmp_path: Path) -> None:
+    watch = watched()
+    watch.rows(0)
+    judge = watch.detector._judge
+
+    def robot(image: np.ndarray, threshold: float) -> Prediction:
+        (tmp_path / "in/part.png").unlink()
+        return judge(image, threshold)
+
+    watch.detector._judge = robot
+    write_image(tmp_path / "in/part.png", BAD)
+    rows = watch.rows(1)
+    assert [(Path(row["path"]).name, row["verdict"], row["error"]) for row in rows] == [("part.png", "defective", None)]
+    assert len(watch.finish()) == 1
 
 
 def test_watch_waits_for_a_file_that_does_not_decode_yet(watched, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Sources and decoding: what a file, a zip and a mask may hold, and what is said when they hold something else."""
 
+import io
 import os
 import struct
 import zipfile
@@ -134,7 +135,7 @@ def test_a_file_cut_short_does_not_decode(tmp_path: Path, kind: str, kept: float
     data = encoded(kind)
     path = tmp_path / f"x{kind}"
     path.write_bytes(data[: int(kept * len(data))])
-    with pytest.raises(InputError, match=rf"x\{kind}: does not decode as an image; replace the file"):
+    with pytest.raises(InputError, match=rf"x\{kind}: does not decode as an image; give a whole PNG"):
         FileSource(path).pixels()
 
 
@@ -153,6 +154,35 @@ def test_marks_within_a_jpegs_notes_and_after_its_end_mean_nothing(kept: float, 
         np.testing.assert_array_equal(decode(data + trailer, "x"), cv2.imdecode(np.frombuffer(plain, np.uint8), -1))
     with pytest.raises(InputError, match="x: does not decode as an image"):
         decode(data[: int(kept * len(data))], "x")
+
+
+def tiff(*pages: np.ndarray, thumbnail: bool = False, **options: object) -> bytes:
+    """Pages in one file; thumbnail: the further ones say that they are smaller copies (tag 254)."""
+    file, first, *others = io.BytesIO(), *(Image.fromarray(page) for page in pages)
+    for other in others:
+        other.encoderinfo = {"tiffinfo": {254: 1}} if thumbnail else {}
+    first.save(file, "TIFF", save_all=True, append_images=others, **options)
+    return file.getvalue()
+
+
+def test_several_pictures_in_one_file() -> None:
+    """Only the first would be judged: a defect on another would be missed."""
+    page = picture("x")
+    animation = io.BytesIO()
+    Image.fromarray(page).save(animation, "PNG", save_all=True, append_images=[Image.fromarray(255 - page)])
+    for data, pages in ((tiff(page, page, page), 3), (tiff(page, page, big_tiff=True), 2), (animation.getvalue(), 2)):
+        with pytest.raises(InputError, match=rf"^x: holds {pages} pictures, of which only the first would be seen"):
+            decode(data, "x")
+    for data in (tiff(page), tiff(page, big_tiff=True), tiff(page, page[::2, ::2], thumbnail=True)):
+        np.testing.assert_array_equal(decode(data, "x"), page)
+
+
+def test_a_chain_of_pages_that_turns_in_a_circle() -> None:
+    data = bytearray(tiff(picture("x")))
+    at = struct.unpack("<I", data[4:8])[0]
+    entries = struct.unpack("<H", data[at : at + 2])[0]
+    data[at + 2 + 12 * entries : at + 6 + 12 * entries] = struct.pack("<I", at)
+    np.testing.assert_array_equal(decode(bytes(data), "x"), picture("x"))
 
 
 def test_more_pixels_than_opencv_takes() -> None:

@@ -81,6 +81,8 @@ class FakeDetector:
         grey = image if image.ndim == 2 else image.mean(axis=2)
         heat_map = (grey < DARK).astype(np.float32)
         score = self.weight * float(heat_map.sum())
+        if not np.isfinite(score):
+            raise FloatingPointError(f"{self.path}: gives the score {score}")
         maps = {name: heat_map * (i + 1) / len(self.card.maps) for i, name in enumerate(self.card.maps)}
         verdict = "defective" if score > threshold else "good"
         return Prediction(score, threshold, verdict, heat_map, find_regions(heat_map), maps)

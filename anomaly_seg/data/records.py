@@ -111,7 +111,7 @@ def decode(data: bytes, name: str) -> np.ndarray:
     there lie where they were drawn.
 
     Raises:
-        InputError: not an image, or one of more pixels than OpenCV takes.
+        InputError: not an image, several in one file, or one of more pixels than OpenCV takes.
     """
     usable = data and not (data.startswith(b"\xff\xd8") and _cut_short(data))
     try:
@@ -121,8 +121,40 @@ def decode(data: bytes, name: str) -> np.ndarray:
         reason = limit if "CV_IO_MAX_IMAGE" in error.err else error.err
         raise InputError(f"{name}: does not decode, {reason}; cut the picture into parts") from error
     if pixels is None:
-        raise InputError(f"{name}: does not decode as an image; replace the file, or remove image and mask")
+        raise InputError(f"{name}: does not decode as an image; give a whole PNG, JPEG, BMP or TIFF, or leave it out")
+    pages = _pages(data)
+    if pages > 1:
+        raise InputError(f"{name}: holds {pages} pictures, of which only the first would be seen; save each as a file")
     return _upright(pixels, data)
+
+
+def _pages(data: bytes) -> int:
+    """Full-size pictures in the file: a TIFF's pages, an animated PNG's frames."""
+    if data.startswith(b"\x89PNG"):
+        _, control, frames = data[: data.find(b"IDAT")].partition(b"acTL")
+        return int.from_bytes(frames[:4]) if control else 1
+    if not data.startswith(TIFF):
+        return 1
+    from PIL.TiffImagePlugin import ImageFileDirectory_v2
+
+    file, seen, pages = io.BytesIO(data), {0}, 0
+    try:
+        directory = ImageFileDirectory_v2(data[: 16 if data[2] == BIG else 8])
+        while directory.next not in seen:
+            seen.add(directory.next)
+            file.seek(directory.next)
+            directory.load(file)
+            pages += not directory.get(NEW_SUBFILE_TYPE, 0) & 1
+    except Exception:  # whatever a damaged chain makes the reader stumble over: OpenCV has read its first
+        pass
+    return pages
+
+
+BIG = 43
+"""Third byte of a TIFF with offsets of 8 bytes."""
+
+NEW_SUBFILE_TYPE = 254
+"""TIFF's tag of a page; bit 0 says that it is a smaller copy of another, such as a thumbnail."""
 
 
 JPEG_MARK = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]", re.DOTALL)

@@ -33,8 +33,10 @@ class Estimate(_Part):
 
 
 class Metrics(_Part):
-    """Of this very model, on images that no member had in training. tp, fp, fn, tn: verdicts at the card's threshold,
-    or, where `threshold` says "cross_fold", each fold at the threshold of the others."""
+    """On held-out images, each scored by the members that had it not in training (several seeds: their mean). Of one
+    fold's members this is the very model; a model of several folds has seen every image, and this is its estimate.
+    tp, fp, fn, tn: verdicts at the card's threshold, or, where `threshold` says "cross_fold", each fold at the
+    threshold of the others."""
 
     threshold: Literal["card", "cross_fold"]
     images: Count

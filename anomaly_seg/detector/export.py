@@ -156,10 +156,11 @@ def summary(card: ModelCard) -> str:
     lines = [f"{card.name}: {card.parameters:,} parameters{members}, {card.precision}"]
     lines.append(f"threshold {card.threshold.value:.6g}: {card.threshold.how}")
     if card.metrics is not None:
+        alone = ", each judged by its own fold's runs" if len(card.data.folds) > 1 else ""
         m, low, high = card.metrics, card.metrics.recall.low, card.metrics.recall.high
         lines.append(
-            f"on {m.images} held-out images, {m.defective} of them defective: F1 {m.f1 or 0:.4f}, {m.fp} false alarms, "
-            f"{m.fn} missed (recall {m.recall.value:.3f}, 95 % interval {low:.3f} to {high:.3f})"
+            f"on {m.images} held-out images{alone}, {m.defective} of them defective: F1 {m.f1 or 0:.4f}, "
+            f"{m.fp} false alarms, {m.fn} missed (recall {m.recall.value:.3f}, 95 % interval {low:.3f} to {high:.3f})"
         )
     if card.quantisation is not None:
         lines.append(f"INT8 {card.quantisation.sentence}")

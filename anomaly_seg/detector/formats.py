@@ -1,5 +1,6 @@
 """A sealed network as a file: ONNX, OpenVINO or torch.export, its model card inside. Written whole or not at all."""
 
+import hashlib
 import logging
 import os
 import tempfile
@@ -11,7 +12,7 @@ from typing import Any, Literal
 import torch
 from torch.export import Dim, ExportedProgram
 
-from anomaly_seg.detector.runtimes import CARD_KEY, OUTPUTS
+from anomaly_seg.detector.runtimes import CARD_KEY, OUTPUTS, WEIGHTS_KEY
 from anomaly_seg.detector.sealed import Sealed
 from anomaly_seg.errors import InputError
 from anomaly_seg.extras import imported
@@ -129,6 +130,9 @@ def _write_onnx(model: Any, names: list[str], card: str, path: Path) -> None:
 def _write_openvino(model: Any, names: list[str], card: str, path: Path) -> None:
     openvino = imported("openvino", "openvino")
     model.set_rt_info(card, CARD_KEY)
+    openvino.save_model(model, path, compress_to_fp16=False)
+    # Only the files say what the weights are; written once more, the graph names them.
+    model.set_rt_info(hashlib.sha256(path.with_suffix(".bin").read_bytes()).hexdigest(), WEIGHTS_KEY)
     openvino.save_model(model, path, compress_to_fp16=False)
 
 

@@ -17,7 +17,7 @@ def read_image(path: str | Path) -> np.ndarray:
     """Pixels of an image file, (h, w) or (h, w, 3, RGB) uint8. 16 bits become 8, an alpha channel is left out.
 
     Raises:
-        InputError: no such file, not an image, or one of another depth.
+        InputError: no such file, not an image, several in one file, or one of another depth.
     """
     path = Path(path)
     try:
@@ -29,10 +29,7 @@ def read_image(path: str | Path) -> np.ndarray:
 
 def from_bytes(data: bytes, name: str) -> np.ndarray:
     """`read_image` for what is in memory already. name: for messages."""
-    try:
-        pixels = decode(data, name)
-    except InputError:
-        raise InputError(f"{name}: does not decode as an image; give a whole PNG, JPEG, BMP or TIFF") from None
+    pixels = decode(data, name)
     if pixels.dtype == np.uint16:
         pixels = (pixels // 257).astype(np.uint8)
     if pixels.dtype != np.uint8:

@@ -73,6 +73,8 @@ class SealedDetector:
         pixels = as_input(image, self.card.input)
         tiled = self.card.input.fit == "tile"
         score, maps = self._tiles(pixels) if tiled else self._whole(pixels)
+        if not np.isfinite(score):
+            raise FloatingPointError(f"{self.path}: gives the score {score}, so there is no verdict; export it again")
         heat_map = self._at_native_size(maps[self.card.heat_map], pixels.shape[0], pixels.shape[1])
         return Prediction(
             score=score,

@@ -1,5 +1,6 @@
 """The finished runs that become one sealed model: their settings, scores and networks."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,8 +46,8 @@ def read_members(root: Path) -> list[Member]:
     """The runs in or below a folder, by fold and seed.
 
     Raises:
-        InputError: no run there, an unfinished one, a file of one that cannot be read, or runs that differ in more than
-            fold and seed, or in their data.
+        InputError: no run there, an unfinished one, a file of one that cannot be read, runs that differ in more than
+            fold and seed, or in their data, or folds with unlike numbers of seeds.
     """
     if not root.is_dir():
         raise InputError(f"{root}: no such folder; give a finished run's, or one with a run for each fold")
@@ -65,12 +66,24 @@ def read_members(root: Path) -> list[Member]:
             )
         if _place(member) == _place(before):
             raise InputError(f"{root}: {before.folder} and {member.folder} are of the same fold and seed; keep one")
+    _check_seeds(root, members)
     results.check_pooled({member.folder: (member.result, member.scores) for member in members})
     return members
 
 
 def _place(member: Member) -> dict[str, int]:
     return {key: member.settings[key] for key in ("fold", "seed")}
+
+
+def _check_seeds(root: Path, members: Sequence[Member]) -> None:
+    """The model averages all runs alike, so its threshold, which averages a fold's, fits only if all have as many."""
+    seeds = Counter(member.result.run.fold for member in members)
+    few, many = min(seeds, key=seeds.__getitem__), max(seeds, key=seeds.__getitem__)
+    if seeds[few] != seeds[many]:
+        raise InputError(
+            f"{root}: fold {few} has {seeds[few]} run(s) and fold {many} has {seeds[many]}, so their mean would weigh "
+            "folds unlike the scores behind its threshold; train the missing seeds, or move the others away"
+        )
 
 
 def _read(folder: Path) -> Member:

@@ -6,7 +6,8 @@ import numpy as np
 from anomaly_seg.detector.prediction import Prediction
 
 SMALLEST = 320  # px; a narrower image is enlarged, so that the verdict fits above it
-TALLEST = 65_000  # px; JPEG takes few more, and a thin strip must not grow to gigabytes
+TALLEST = 65_000  # px a side; JPEG takes few more, and a thin strip must not grow to gigabytes
+STRIP = 256  # rows blended at a time: the sums are in float32, which takes four times an image and more
 LABELLED = 20  # the largest defects get their area written beside them
 HOTTEST = 220  # of 255 on the colour map: bright red, before it darkens
 BOX = (0, 230, 255)  # BGR, yellow
@@ -14,9 +15,15 @@ BARS = {"good": (60, 130, 40), "defective": (40, 40, 200)}
 
 
 def overlay(image: np.ndarray, prediction: Prediction) -> np.ndarray:
-    """`marked`, with a bar on top that says verdict and score."""
+    """`marked`, with a bar on top that says verdict and score; shrunk where a side is longer than a JPEG's may be."""
     canvas = marked(image, prediction)
-    return np.vstack([_bar(canvas.shape[1], prediction), canvas])
+    canvas = np.vstack([_bar(canvas.shape[1], prediction), canvas])
+    height, width = canvas.shape[:2]
+    if max(height, width) <= TALLEST:
+        return canvas
+    shrink = TALLEST / max(height, width)
+    size = (max(1, round(width * shrink)), max(1, round(height * shrink)))
+    return cv2.resize(canvas, size, interpolation=cv2.INTER_AREA)
 
 
 def marked(image: np.ndarray, prediction: Prediction) -> np.ndarray:
@@ -41,10 +48,14 @@ def _colour(image: np.ndarray) -> np.ndarray:
 
 def _blend(image: np.ndarray, heat_map: np.ndarray) -> np.ndarray:
     """Where the heat map is 0 the image stays as it is, where it is 1 the colour covers 60 % of it."""
-    heat = np.clip(heat_map, 0, 1)
-    colours = cv2.applyColorMap(np.rint(HOTTEST * heat).astype(np.uint8), cv2.COLORMAP_TURBO)
-    alpha = 0.6 * heat[:, :, None]
-    return np.rint(image * (1 - alpha) + colours * alpha).astype(np.uint8)
+    blended = np.empty_like(image)
+    for top in range(0, len(image), STRIP):
+        rows = slice(top, top + STRIP)
+        heat = np.clip(heat_map[rows], 0, 1)
+        colours = cv2.applyColorMap(np.rint(HOTTEST * heat).astype(np.uint8), cv2.COLORMAP_TURBO)
+        alpha = 0.6 * heat[:, :, None]
+        blended[rows] = np.rint(image[rows] * (1 - alpha) + colours * alpha)
+    return blended
 
 
 def _boxes(canvas: np.ndarray, prediction: Prediction, scale: int) -> None:

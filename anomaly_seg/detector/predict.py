@@ -95,10 +95,11 @@ class Judge:
         try:
             image = read_image(path)  # once: the file may change while it is judged
             prediction = self.detector(image, self.threshold)
-            if not math.isfinite(prediction.score):
-                raise InputError(f"{path}: its score is {prediction.score}, so there is no verdict; check the model")
             if self.pictures is not None:
-                picture = cv2.imencode(".jpg", overlay(image, prediction), [cv2.IMWRITE_JPEG_QUALITY, 90])[1].tobytes()
+                whole, encoded = cv2.imencode(".jpg", overlay(image, prediction), [cv2.IMWRITE_JPEG_QUALITY, 90])
+                if not whole:
+                    raise InputError(f"{path}: its overlay does not fit a JPEG; judge it without --overlays")
+                picture = encoded.tobytes()
         except Exception as error:  # of whatever kind: one file must not keep the others from being judged
             return Row(path, None, None, None, (), None, _reason(path, error), *state)
         score, verdict = float(prediction.score), prediction.verdict
@@ -153,7 +154,9 @@ def watch_folders(
         row = judge.look(path)
         if row.error is not None and not last_chance:
             return False
-        if (row.bytes, row.modified) != state_of(path):  # it changed meanwhile: look again when it is done
+        now = state_of(path)
+        gone = now is None and row.verdict is not None  # taken away once it was read: the verdict stands
+        if (row.bytes, row.modified) != now and not gone:  # it changed meanwhile: look again when it is done
             return False
         judge.write(row)
         if row.score is not None:
@@ -198,8 +201,12 @@ def _reason(path: str, error: Exception) -> str:
 
 def _say(text: str, to: IO[str]) -> None:
     """A line, past the progress bar. Names on disk may hold bytes that are no text."""
-    tqdm.write(text.encode("utf-8", "backslashreplace").decode(), file=to)
-    to.flush()
+    try:
+        tqdm.write(text.encode("utf-8", "backslashreplace").decode(), file=to)
+        to.flush()
+    except BrokenPipeError:  # nobody reads any more (`| head`); the record goes on
+        with open(os.devnull, "w") as nowhere:
+            os.dup2(nowhere.fileno(), to.fileno())
 
 
 def _check_folders(paths: Sequence[str]) -> None:

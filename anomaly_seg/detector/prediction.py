@@ -60,6 +60,7 @@ class Detector(Protocol):
 
         Raises:
             InputError: no image, or one that the input contract does not take.
+            FloatingPointError: the model's score is no finite number.
         """
         ...
 

@@ -18,6 +18,7 @@ from filelock import FileLock, Timeout
 from anomaly_seg.detector.paths import identity
 from anomaly_seg.detector.prediction import Region, Verdict
 from anomaly_seg.errors import InputError
+from anomaly_seg.results import write_whole
 
 ABOUT, LINES, TABLE = "predictions.json", "predictions.jsonl", "predictions.csv"
 RELATIVE = "relative to"
@@ -129,7 +130,7 @@ class Record:
                 raise InputError(
                     f"{self.folder}: holds verdicts of another run ({differing}); choose another --out, or delete it"
                 )
-        path.write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+        write_whole(path, json.dumps(about, indent=2) + "\n")  # a file cut short would lock the record
 
     def _restore(self) -> Iterator[tuple[str, Seen]]:
         """Cuts off a half-written last line, writes the table anew, and gives the last row of every file."""

@@ -1,5 +1,6 @@
 """The three runtimes of a sealed model behind one small interface. Each imports its library only when it is used."""
 
+import hashlib
 import io
 import re
 import threading
@@ -15,6 +16,9 @@ from anomaly_seg.extras import imported
 
 CARD_KEY = "anomaly_seg_card"
 """Name of the card in ONNX's metadata, in OpenVINO's rt_info and, with ".json", among the extra files of a .pt2."""
+
+WEIGHTS_KEY = "anomaly_seg_weights"
+"""In OpenVINO's rt_info: the SHA-256 of the .bin that belongs to the .xml."""
 
 MEMBER_SCORES = "member_scores"
 """Output of a model of several runs: what each of them scores."""
@@ -62,9 +66,12 @@ def open_openvino(path: Path, threads: int | None = None) -> Runtime:
     if threads:
         options["INFERENCE_NUM_THREADS"] = str(threads)
     try:
+        # Read here, for OpenVINO would map the file: one replaced meanwhile would mix its weights with these.
+        graph, values = path.read_bytes(), weights.read_bytes()
         core = openvino.Core()
-        model = core.read_model(path)
+        model = core.read_model(graph, values)
         card = str(model.get_rt_info(CARD_KEY).value) if model.has_rt_info(CARD_KEY) else None
+        named = str(model.get_rt_info(WEIGHTS_KEY).value) if model.has_rt_info(WEIGHTS_KEY) else None
         names = [output.get_any_name() for output in model.outputs]
         if card is not None:
             height, width, channels = list(model.input("image").get_partial_shape())[1:]
@@ -72,6 +79,8 @@ def open_openvino(path: Path, threads: int | None = None) -> Runtime:
         request = core.compile_model(model, "CPU", options).create_infer_request()
     except Exception as error:  # RuntimeError with a page of its sources
         raise _damaged(path, error) from error
+    if named is not None and named != hashlib.sha256(values).hexdigest():
+        raise InputError(f"{weights}: the weights of another model than {path.name}, or damaged; copy both files again")
     lock = threading.Lock()  # one image uses all cores; a request for each thread would only use more memory
 
     def infer(images: np.ndarray) -> Outputs:

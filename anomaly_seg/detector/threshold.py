@@ -77,7 +77,7 @@ def _paper(members: Sequence[Member]) -> Threshold:
 
 def _guarantee(options: argparse.Namespace, scores: HeldOut, members: Sequence[Member]) -> Threshold:
     """NotEnoughError, which names how many it takes, is an InputError."""
-    basis = basis_of(len(members), sum(member.result.twins_across_split.identical for member in members))
+    basis = basis_of(len(_folds(scores)), sum(member.result.twins_across_split.identical for member in members))
     promise = guarantee(scores.score, scores.label, options.miss_rate, options.confidence, scores.part, basis)
     return Threshold(value=promise.threshold, kind="guarantee", how=promise.sentence, oracle=True)
 

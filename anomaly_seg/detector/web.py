@@ -47,7 +47,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def run(app: Any, listener: socket.socket, what: str) -> int:
-    """Serves until interrupted. What was accepted by then is answered. Returns 0."""
+    """Serves until Ctrl+C (returns 0) or SIGTERM, which ends the process once what was accepted is answered."""
     import uvicorn
 
     host, port = listener.getsockname()[:2]
@@ -68,5 +68,7 @@ def run(app: Any, listener: socket.socket, what: str) -> int:
 def server_config(app: Any) -> Any:
     import uvicorn
 
+    from anomaly_seg.detector.connections import PromptProtocol
+
     quiet: dict[str, Any] = {"log_level": "warning", "access_log": False, "server_header": False}
-    return uvicorn.Config(app, lifespan="on", timeout_graceful_shutdown=PATIENCE, **quiet)
+    return uvicorn.Config(app, http=PromptProtocol, lifespan="on", timeout_graceful_shutdown=PATIENCE, **quiet)

@@ -7,6 +7,7 @@ from python_multipart.exceptions import FormParserError
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartException
+from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive
 
 from anomaly_seg.detector.upload import MEGABYTE, Limits, UploadError, too_large
@@ -35,7 +36,8 @@ async def read_image(request: Request, limits: Limits, seconds: float) -> bytes:
     """The encoded image: the form's file `image`, or the whole body.
 
     Raises:
-        UploadError: 400: no valid form. 408: too slow. 413: too large. 415: another type. 422: the form lacks it.
+        UploadError: 400: no valid form, or the client left. 408: too slow. 413: too large. 415: another type. 422: the
+            form lacks it.
     """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != FORM and kind not in IMAGE_TYPES:
@@ -48,6 +50,8 @@ async def read_image(request: Request, limits: Limits, seconds: float) -> bytes:
             return await (_form_file(limited) if kind == FORM else limited.body())
     except TimeoutError:
         raise UploadError(408, f"The image did not arrive within {seconds:g} seconds; send it again.") from None
+    except ClientDisconnect:
+        raise UploadError(400, "The connection closed before the whole image had come; send it again.") from None
 
 
 def _counting(request: Request, limits: Limits) -> Receive:
