@@ -6,6 +6,7 @@ from types import ModuleType
 import pytest
 from fake_runs import write_run
 from helpers import load_script
+from sklearn.metrics import average_precision_score
 
 from anomaly_seg.errors import InputError
 
@@ -85,3 +86,45 @@ def test_the_interval_of_ap_is_over_parts(tables: ModuleType, tmp_path: Path) ->
     write_run(tmp_path, [4, 1], [1, 0], fold=0, folds=2, height=1408, width=512)
     write_run(tmp_path, [2, 3], [1, 0], fold=1, folds=2, height=1408, width=512)
     assert tables.build("AP | AP 95 %\n.\n").splitlines()[2] == "| 0.833 | 0.500 to 1.000 |"
+
+
+class TestDifferences:
+    @pytest.fixture
+    def script(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ModuleType:
+        monkeypatch.syspath_prepend(str(SCRIPT.parent))
+        module = load_script(SCRIPT.parent / "differences.py")
+        monkeypatch.setitem(module.read_row.__globals__, "HERE", tmp_path)
+        return module
+
+    def lines(self, script: ModuleType, first: str, second: str) -> list[str]:
+        return list(script.describe(script.read_row(first), script.read_row(second)))
+
+    def test_of_two_dilations_by_hand(self, script: ModuleType, tmp_path: Path) -> None:
+        size = {"fold": 0, "folds": 1, "height": 1408, "width": 512}
+        write_run(tmp_path / "a", [1, 120, 150, 400, 300], [0, 0, 1, 1, 1], dilation=9, **size)
+        write_run(tmp_path / "b", [1, 2, 90, 80, 300], [0, 0, 1, 1, 1], dilation=0, **size)
+        # At 100 pixels a calls Part1 defective, b misses Part2 and Part3: p = 2 (1 + 3) / 8. At its best threshold
+        # neither errs. Both rank perfectly, in every draw.
+        assert self.lines(script, "a", "b") == [
+            "5 images, 3 defective",
+            "paper: 1 and 2 errors; right alone 2 and 1, p = 1",
+            "  wrong for the first alone: kos00/Part1.jpg",
+            "  wrong for the second alone: kos00/Part2.jpg, kos00/Part3.jpg",
+            "best_f (oracle): 0 and 0 errors; right alone 0 and 0, p = 1",
+            "best_f per fold (oracle): 0 and 0 errors; right alone 0 and 0, p = 1",
+            "AP: 1.0000 and 1.0000, difference +0.0000 (+0.0000 to +0.0000)",
+        ]
+
+    def test_the_difference_in_ap_is_scikit_learns(self, script: ModuleType, tmp_path: Path) -> None:
+        label, size = [0, 0, 1, 1, 0, 1], {"fold": 0, "folds": 1, "height": 1408, "width": 512}
+        scores = {"a": [1, 500, 150, 400, 3, 30], "b": [7, 2, 90, 300, 200, 5]}
+        for name, values in scores.items():
+            write_run(tmp_path / name, values, label, **size)
+        a, b = (average_precision_score(label, scores[name]) for name in "ab")
+        assert self.lines(script, "a", "b")[-1].startswith(f"AP: {a:.4f} and {b:.4f}, difference {a - b:+.4f} (")
+
+    def test_other_images_are_refused(self, script: ModuleType, tmp_path: Path) -> None:
+        for fold in (0, 1):
+            write_run(tmp_path / str(fold), [1, 120], [0, 1], fold=fold, folds=2, height=1408, width=512)
+        with pytest.raises(InputError, match="no image in common"):
+            self.lines(script, "0", "1")
