@@ -207,13 +207,13 @@ def test_slow_clients_are_refused() -> None:
 
 
 def test_connections_without_a_request_are_closed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(PromptProtocol, "patience", 0.5)
-    detector = FakeDetector(seconds=1.5)
+    monkeypatch.setattr(PromptProtocol, "patience", 0.4)
+    detector = FakeDetector(seconds=0.8)
     with running(create_app(detector)) as server:
         address = ("127.0.0.1", server.port)
         with socket.create_connection(address, 5) as silent, socket.create_connection(address, 5) as slow:
             slow.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n")
-            time.sleep(0.3)
+            time.sleep(0.2)
             slow.sendall(b"X-More: x\r\n")  # a drip does not buy time
             started = time.monotonic()
             assert silent.recv(1) == b"" and slow.recv(1) == b""
