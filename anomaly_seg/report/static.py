@@ -23,40 +23,22 @@ def dilation_png(groups: Sequence[Group], kind: str, path: Path) -> Path | None:
     if frame["D"].nunique() < 2:
         return None
     palette = figures.colours(groups)
-    figure, panels = _row_of_panels(len(figures.MEASURES), max(len(figures.short(method)) for method in palette))
+    figure = Figure(figsize=(10.5, 5.6), layout="constrained")
+    *panels, key = figure.subplots(2, 3).ravel()
     for axes, measure in zip(panels, figures.MEASURES, strict=True):
-        low, high = figures.value_range(frame, measure)
-        lines = [(m, frame[(frame["method"] == m) & frame[measure].notna()]) for m in palette]
-        lines = [(method, line) for method, line in lines if len(line)]
-        places = figures.spread_labels([float(p[measure].iloc[-1]) for _, p in lines], (high - low) / 13, high)
-        for i, (method, line) in enumerate(lines):
-            colour, last = palette[method], line["D"].iloc[-1]
-            axes.plot(line["D"], line[measure], color=colour, marker=MARKERS[i % len(MARKERS)], markersize=5, lw=1.6)
-            axes.annotate(
-                method,
-                (last, places[i]),
-                xytext=(7, 0),
-                textcoords="offset points",
-                color=colour,
-                size=SIZE,
-                va="center",
-            )
-        axes.set(ylim=(low, high), xlabel="dilation D", xticks=sorted(frame["D"].unique()))
+        for i, (method, colour) in enumerate(palette.items()):
+            line = frame[(frame["method"] == method) & frame[measure].notna()]
+            style = {"color": colour, "marker": MARKERS[i % len(MARKERS)], "markersize": 5, "lw": 1.6}
+            axes.plot(line["D"], line[measure], label=figures.short(method), **style)
+        axes.set(ylim=figures.value_range(frame, measure), xlabel="dilation D", xticks=sorted(frame["D"].unique()))
         axes.set_title(figures.MEASURES[measure], loc="left", size=SIZE + 2)
         if measure in ("FP", "FN"):
             axes.yaxis.set_major_locator(MaxNLocator(integer=True))
         _plain(axes)
+    key.set_axis_off()  # the lines end at different D, so a key tells them apart better than labels at their ends
+    key.legend(*panels[0].get_legend_handles_labels(), loc="center left", fontsize=SIZE + 1, frameon=False)
     figure.suptitle(f"threshold: {LABELS[kind]}", x=0.01, ha="left", size=SIZE + 2)
     return _save(figure, path)
-
-
-def _row_of_panels(count: int, longest: int) -> tuple[Figure, list[Axes]]:
-    """A row of panels with room to the right of each for labels of ``longest`` characters; sizes are in inches."""
-    panel, ticks, label = 2.0, 0.55, 0.3 + 0.08 * longest
-    width, height = count * (ticks + panel + label), 3.1
-    figure = Figure(figsize=(width, height))
-    grid = {"left": ticks / width, "right": 1 - label / width, "bottom": 0.17, "top": 0.8}
-    return figure, list(figure.subplots(1, count, gridspec_kw={**grid, "wspace": (ticks + label) / panel}))
 
 
 def scores_png(groups: Sequence[Group], path: Path) -> Path:
