@@ -19,9 +19,7 @@ def equality(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return load_script(SCRIPT)
 
 
-@pytest.mark.parametrize(
-    ("places", "folds"), [(["fold=0"], r"\[0\]"), (["fold=0", "fold=1", "fold=1 seed=1"], r"\[0, 1, 1\]")]
-)
+@pytest.mark.parametrize(("places", "folds"), [(["fold=0"], r"\[0\]"), (["fold=1", "fold=1 seed=1"], r"\[1, 1\]")])
 def test_one_run_for_each_fold(
     equality: ModuleType, places: list[str], folds: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
