@@ -1,10 +1,12 @@
 """Two rows of the pages against each other, image by image: verdicts, exact McNemar, and the difference in AP.
 
 A row is named as in `tables.py`. The two may be of other networks, dilations, seeds or splits; images that both scored
-count. The interval of the difference in AP is over parts, drawn with replacement.
+count. The interval of the difference in AP is over parts, drawn with replacement. Of several pairs (the seeds of two
+networks, say) the last line is the mean of their differences, its interval from the same draws of parts in each.
 
     python experiments/differences.py comparison/results/one_stage/D9 comparison/results/one_stage/D0
-    python experiments/differences.py "seeds/results/one_stage seed=1" comparison/results/unet/D9
+    python experiments/differences.py "seeds/results/unet/D9 seed=1" "seeds/results/one_stage/D9 seed=1" \\
+        "seeds/results/unet/D9 seed=2" "seeds/results/one_stage/D9 seed=2"
 """
 
 import argparse
@@ -29,16 +31,21 @@ def frame(row: Row) -> pd.DataFrame:
     return found
 
 
-def describe(first: Row, second: Row) -> Iterator[str]:
-    """The lines of the answer.
+def pair(first: Row, second: Row) -> pd.DataFrame:
+    """The images that both scored, a line each.
 
     Raises:
         InputError: no image in common, or one that is defective for one of the rows only.
     """
     both = frame(first).merge(frame(second).drop(columns="part"), on="image", suffixes=("_1", "_2"))
-    label = both["label_1"]
-    if both.empty or (label != both["label_2"]).any():
+    if both.empty or (both["label_1"] != both["label_2"]).any():
         raise InputError("the two rows have no image in common, or disagree on what is defective; name others")
+    return both
+
+
+def verdicts(both: pd.DataFrame) -> Iterator[str]:
+    """The lines on the verdicts of a `pair`."""
+    label = both["label_1"]
     yield f"{len(both)} images, {label.sum()} defective"
     for kind in LABELS:
         if f"{kind}_1" in both and f"{kind}_2" in both:
@@ -49,23 +56,43 @@ def describe(first: Row, second: Row) -> Iterator[str]:
             for who, wrong in (("first", right[1] & ~right[0]), ("second", right[0] & ~right[1])):
                 if wrong.any():
                     yield f"  wrong for the {who} alone: {', '.join(sorted(both['image'][wrong]))}"
-    scores = [both[f"score_{number}"] for number in (1, 2)]
-    found = [metrics.average_precision(score, label) for score in scores]
-    if found[0] is not None and found[1] is not None:
-        draws = [metrics.resampled_average_precision(score, label, both["part"]) for score in scores]
-        low, high = metrics.percentile_interval(np.subtract(*draws))
-        difference = f"{found[0] - found[1]:+.4f} ({low:+.4f} to {high:+.4f})"
-        yield f"AP: {found[0]:.4f} and {found[1]:.4f}, difference {difference}"
+
+
+def ranking(pairs: list[pd.DataFrame]) -> str:
+    """The line on the AP of each first and second row, the mean where there are several pairs.
+
+    Raises:
+        InputError: the pairs are not of the same images: the draws of one are then not those of another.
+    """
+    if len({tuple(sorted(both["image"])) for both in pairs}) > 1:
+        raise InputError("the pairs of rows are not of the same images, so no mean difference has an interval")
+    found, draws = np.empty((len(pairs), 2)), []
+    for k, both in enumerate(pairs):
+        label, scores = both["label_1"], [both[f"score_{number}"] for number in (1, 2)]
+        values = [metrics.average_precision(score, label) for score in scores]
+        if None in values:
+            return "AP: undefined without both good and defective images"
+        found[k] = values
+        draws.append(np.subtract(*[metrics.resampled_average_precision(s, label, both["part"]) for s in scores]))
+    low, high = metrics.percentile_interval(np.mean(draws, axis=0))
+    first, second = found.mean(axis=0)
+    return f"AP: {first:.4f} and {second:.4f}, difference {first - second:+.4f} ({low:+.4f} to {high:+.4f})"
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("first", help="a folder of runs below experiments/, with seed=N and so on as in tables.py")
-    parser.add_argument("second")
-    options = parser.parse_args()
+    text = "a folder of runs below experiments/, with seed=N and so on as in tables.py; first and second in turn"
+    parser.add_argument("rows", nargs="+", metavar="ROW", help=text)
+    rows = parser.parse_args().rows
+    if len(rows) % 2:
+        parser.error(f"rows come in pairs, and these are {len(rows)}")
     try:
-        for line in describe(read_row(options.first), read_row(options.second)):
-            print(line)
+        pairs = []
+        for first, second in zip(rows[::2], rows[1::2], strict=True):
+            pairs.append(pair(read_row(first), read_row(second)))
+            print(f"{first} and {second}", *verdicts(pairs[-1]), ranking(pairs[-1:]), sep="\n")
+        if len(pairs) > 1:
+            print(f"mean of {len(pairs)} pairs", ranking(pairs), sep="\n")
     except InputError as error:
         print(error, file=sys.stderr)
         return 2

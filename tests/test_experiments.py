@@ -97,7 +97,8 @@ class TestDifferences:
         return module
 
     def lines(self, script: ModuleType, first: str, second: str) -> list[str]:
-        return list(script.describe(script.read_row(first), script.read_row(second)))
+        both = script.pair(script.read_row(first), script.read_row(second))
+        return [*script.verdicts(both), script.ranking([both])]
 
     def test_of_two_dilations_by_hand(self, script: ModuleType, tmp_path: Path) -> None:
         size = {"fold": 0, "folds": 1, "height": 1408, "width": 512}
@@ -128,3 +129,25 @@ class TestDifferences:
             write_run(tmp_path / str(fold), [1, 120], [0, 1], fold=fold, folds=2, height=1408, width=512)
         with pytest.raises(InputError, match="no image in common"):
             self.lines(script, "0", "1")
+
+    def test_the_mean_of_two_pairs_by_hand(self, script: ModuleType, tmp_path: Path) -> None:
+        """Two parts, a defective and a good image each. The second part's good image outscores its defective one in a.
+
+        So AP of a is 5/6, with one part drawn twice 1 or 1/2; of b, c and d it is 1 always.
+        """
+        for name, first in {"a": (2, 3), "b": (4, 3), "c": (4, 3), "d": (4, 3)}.items():
+            write_run(tmp_path / name, [4, 1], [1, 0], fold=0, folds=2, height=1408, width=512)
+            write_run(tmp_path / name, first, [1, 0], fold=1, folds=2, height=1408, width=512)
+        pairs = [script.pair(script.read_row(x), script.read_row(y)) for x, y in ("ab", "cd")]
+        assert script.ranking(pairs[:1]) == "AP: 0.8333 and 1.0000, difference -0.1667 (-0.5000 to +0.0000)"
+        assert script.ranking(pairs[1:]) == "AP: 1.0000 and 1.0000, difference +0.0000 (+0.0000 to +0.0000)"
+        assert script.ranking(pairs) == "AP: 0.9167 and 1.0000, difference -0.0833 (-0.2500 to +0.0000)"
+
+    def test_no_mean_over_pairs_of_other_images(self, script: ModuleType, tmp_path: Path) -> None:
+        for name, images in {"a": 2, "b": 3}.items():
+            write_run(
+                tmp_path / name, [1, 2, 3][-images:], [0, 1, 1][-images:], fold=0, folds=1, height=1408, width=512
+            )
+        pairs = [script.pair(script.read_row(name), script.read_row(name)) for name in "ab"]
+        with pytest.raises(InputError, match="not of the same images"):
+            script.ranking(pairs)
