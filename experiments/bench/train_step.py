@@ -53,18 +53,22 @@ LADDER = {  # each on top of the one before
 
 
 def variants(model: str, device: str) -> dict[str, dict[str, Any]]:
-    """Settings by name: the whole ladder for One-Stage, its ends for the others; on a GPU, compiled on top."""
+    """Settings by name: the whole ladder for One-Stage, its ends for the others; on a GPU, compiled on top.
+
+    "contiguous" is the ladder's end without channels_last, which alone costs and pays only with bf16.
+    """
     steps, chosen = dict(PLAIN), {}
     for name, change in LADDER.items():
         if name == "fft" and (device == "cuda" or model == "unet"):  # a GPU always convolves directly; no 15x15
             continue
         steps |= change
         chosen[name] = dict(steps)
+    chosen["contiguous"] = steps | {"channels_last": False}
     if device == "cuda":
         chosen["compiled"] = steps | {"compile": True}
         chosen["graphs"] = steps | {"compile": "reduce-overhead"}
-    ends = ("plain", list(chosen)[-1])
-    return chosen if model == "one_stage" else {name: chosen[name] for name in ends}
+    kept = ("plain", "fused", "contiguous", "graphs")
+    return chosen if model == "one_stage" else {name: chosen[name] for name in kept if name in chosen}
 
 
 def make_step(model: str, options: argparse.Namespace, how: dict[str, Any]) -> Callable[[], float]:
