@@ -33,6 +33,15 @@ def two_methods(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def test_more_methods_than_colours_can_be_told_apart() -> None:
+    methods = [f"method {i}" for i in range(10)]
+    palette = {method: figures.PALETTE[i % len(figures.PALETTE)] for i, method in enumerate(methods)}
+    frame = pd.DataFrame([{"method": m, "D": d, "F1": 0.9} for m in methods for d in (5, 9)])
+    lines = figures.dilation_figure(frame, "F1", palette).data
+    assert len({(line.line.color, line.line.dash) for line in lines}) == 10
+    assert [line.line.dash for line in lines] == ["solid"] * 7 + ["dash"] * 3
+
+
 def test_verdicts_by_hand(two_methods: Path) -> None:
     one_stage = collect_runs(two_methods).groups[0]
     found = all_verdicts(one_stage)

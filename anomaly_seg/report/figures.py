@@ -28,6 +28,11 @@ def colours(groups: Sequence[Group]) -> dict[str, str]:
     return {method: PALETTE[i % len(PALETTE)] for i, method in enumerate(methods)}
 
 
+def dashes(palette: dict[str, str]) -> dict[str, str]:
+    """Solid or dashed for every method: with more methods than colours, a colour comes again dashed."""
+    return {method: "dash" if i // len(PALETTE) % 2 else "solid" for i, method in enumerate(palette)}
+
+
 def by_dilation(groups: Sequence[Group], kind: str) -> pd.DataFrame:
     """One row a method and D: pooled F1, P, R, FP, FN at one kind of threshold, averaged over seeds."""
     rows = []
@@ -115,10 +120,12 @@ def dilation_figure(frame: pd.DataFrame, measure: str, palette: dict[str, str]) 
     lines = [(method, line) for method, line in lines if len(line)]
     ends = [float(line[measure].iloc[-1]) for _, line in lines]
     places = spread_labels(ends, gap=(high - low) / 11, top=high)
+    dash = dashes(palette)
     for i, (method, line) in enumerate(lines):
         figure.add_scatter(
             x=line["D"].tolist(), y=line[measure].tolist(), name=method, mode="lines+markers",
-            line={"color": palette[method], "width": 2}, marker={"symbol": i % 6, "size": 8},
+            line={"color": palette[method], "width": 2, "dash": dash[method]},
+            marker={"symbol": i % 6, "size": 8},
             hovertemplate=f"{method}, D = %{{x}}: %{{y:.3~f}}<extra></extra>",
         )  # fmt: skip
         figure.add_annotation(

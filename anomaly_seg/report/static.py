@@ -29,6 +29,7 @@ def dilation_png(groups: Sequence[Group], kind: str, path: Path) -> Path | None:
         for i, (method, colour) in enumerate(palette.items()):
             line = frame[(frame["method"] == method) & frame[measure].notna()]
             style = {"color": colour, "marker": MARKERS[i % len(MARKERS)], "markersize": 5, "lw": 1.6}
+            style["ls"] = DASHES[figures.dashes(palette)[method]]
             axes.plot(line["D"], line[measure], label=figures.short(method), **style)
         axes.set(ylim=figures.value_range(frame, measure), xlabel="dilation D", xticks=sorted(frame["D"].unique()))
         axes.set_title(figures.MEASURES[measure], loc="left", size=SIZE + 2)
