@@ -2,7 +2,8 @@
 
 A table stands in a page behind a comment that says what it holds: the columns, then a row a line, whose last field is
 a folder of runs below `experiments/`, with `seed=N` where it holds several, `readout=NAME` for another score, and
-`without=IMAGE,IMAGE` to leave images out.
+`without=IMAGE,IMAGE` to leave images out. Several of them with ` + ` between judge the mean of their scores, image by
+image, as a model sealed from several seeds does.
 Columns that are no measure are the row's own text.
 
     python experiments/tables.py            # write all tables anew
@@ -94,7 +95,17 @@ def runs_below(folder: Path) -> Collection:
 
 
 def read_row(field: str) -> Row:
-    """The runs that a row names.
+    """The runs that a row names, or the mean of several.
+
+    Raises:
+        InputError: as `read_group` and `mean_of`.
+    """
+    rows = [read_group(part) for part in field.split(" + ")]
+    return rows[0] if len(rows) == 1 else mean_of(rows)
+
+
+def read_group(field: str) -> Row:
+    """The runs that a row, or one part of a mean, names.
 
     Raises:
         InputError: no such folder or seed, a fold is missing, or a folder with several groups and no seed.
@@ -110,6 +121,25 @@ def read_row(field: str) -> Row:
         )
     column = f"score_{chosen['readout']}" if "readout" in chosen else "score"
     return Row(leave_out(groups[0], chosen["without"].split(",")) if "without" in chosen else groups[0], column)
+
+
+def mean_of(rows: list[Row]) -> Row:
+    """The first row's runs with the mean score of all, fold by fold and image by image; pixel counts have no mean.
+
+    Raises:
+        InputError: other images or folds, other published thresholds, or a readout.
+    """
+    first = rows[0].group
+    runs = {}
+    for fold, run in first.runs.items():
+        others = [row.group.runs.get(fold) for row in rows]
+        alike = all(other is not None and other.scores.image == run.scores.image for other in others)
+        if not alike or len({other.result.sigma for other in others}) > 1 or {row.column for row in rows} != {"score"}:
+            names = "; ".join(str(row.group.key) for row in rows)
+            raise InputError(f"{names}: a mean needs the same images, folds and sigma, and no readout=")
+        mean = np.mean([other.scores.score for other in others], axis=0)
+        runs[fold] = replace(run, scores=replace(run.scores, score=mean, readouts={}), pixels=None)
+    return Row(replace(first, runs=runs), "score")
 
 
 def leave_out(group: Group, images: list[str]) -> Group:

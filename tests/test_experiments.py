@@ -76,6 +76,21 @@ def test_a_row_names_one_group_of_runs(tables: ModuleType, tmp_path: Path) -> No
         tables.build("paper\nours | .\n")
 
 
+def test_several_rows_are_judged_by_their_mean(tables: ModuleType, tmp_path: Path) -> None:
+    # Paper threshold 100. Alone: one false alarm each, on another image, and one miss; the means are 70, 80, 150, 300.
+    for name, scores in {"a": [20, 110, 90, 500], "b": [120, 50, 210, 100]}.items():
+        write_run(tmp_path / name, scores, [0, 0, 1, 1], fold=0, folds=1, height=1408, width=512)
+    table = "what | paper | AP | FP at FN = 0 | pixel AP\nours | {}\n".format
+    assert tables.build(table("a")).splitlines()[2].startswith("| ours | 1, 1, 0.500 | 0.833 | 1 |")
+    assert tables.build(table("b")).splitlines()[2].startswith("| ours | 1, 1, 0.500 | 0.833 | 1 |")
+    assert tables.build(table("a + b")).splitlines()[2] == "| ours | 0, 0, 1.000 | 1.000 | 0 |  |"
+    write_run(tmp_path / "c", [20, 110, 90], [0, 0, 1], fold=0, folds=1, height=1408, width=512)
+    write_run(tmp_path / "d", [20, 110, 90, 500], [0, 0, 1, 1], fold=0, folds=1, height=704, width=256)
+    for other in ("c", "d", "b readout=f1"):
+        with pytest.raises(InputError, match="a mean needs the same images, folds and sigma, and no readout="):
+            tables.build(table(f"a + {other}"))
+
+
 def test_an_undefined_measure_is_blank(tables: ModuleType, tmp_path: Path) -> None:
     write_run(tmp_path, [1, 2], [0, 0], fold=0, folds=1, height=1408, width=512)  # no defective image
     assert tables.build("AP | AP 95 % | AUROC | FP at FN = 0\n.\n").splitlines()[2] == "|  |  |  |  |"
