@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache, cached_property
-from typing import Any, NamedTuple
+from typing import Any
 
 import lightning as L
 import torch
@@ -17,23 +17,9 @@ from anomaly_seg.errors import InputError
 from anomaly_seg.losses import Phase, network_loss, phase_at
 from anomaly_seg.models.base import Network
 from anomaly_seg.models.flips import FlipAverage
+from anomaly_seg.step_losses import StepLosses
 
 OPTIMIZERS = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}
-CHECK_EVERY = 10
-"""Steps between looks at whether the losses are finite: each look waits for a GPU to finish what it was told to do."""
-
-
-class NotFiniteError(RuntimeError):
-    """The loss became NaN or infinite."""
-
-
-class Step(NamedTuple):
-    """A training step whose losses, still on the device, nobody has looked at. images: (b,) indices."""
-
-    number: int
-    images: Tensor
-    loss: Tensor
-    terms: dict[str, Tensor]
 
 
 def compiled_as(function: Callable[..., Any], how: bool | str) -> Callable[..., Any]:
@@ -93,13 +79,13 @@ class SegmentationModule(L.LightningModule):
                 part.momentum = norm_momentum
         self.network = network
         self.phases, self.settings, self.positive_weight = list(phases), dict(optimizer), positive_weight
-        self.image_names = list(image_names)
         self.layout = torch.channels_last if channels_last else torch.contiguous_format
         self.decay, self.flip_average = average, flip_average
         self.last_loss = float("nan")  # mean over the last finished epoch; a run that is resumed after it knows it too
         self.averaged = torch.optim.swa_utils.AveragedModel(network, multi_avg_fn=self._average) if average else None
         self.loss = make_loss(compiled)
-        self.unchecked: list[Step] = []
+        self.step_losses = StepLosses(image_names)
+        self.prepared: Phase | None = None  # whose parts learn now
         self.network.to(memory_format=self.layout)  # type: ignore[call-overload]
         self._check_parts()
         self._optimizer()  # so that a mistake in its settings is found before any work is done
@@ -108,15 +94,7 @@ class SegmentationModule(L.LightningModule):
         image = batch.image.contiguous(memory_format=self.layout)
         weights = self.phase.weights
         loss, terms = self.loss(self.network, image, batch.mask, batch.label, weights, self.positive_weight)
-        # Copies, for a CUDA graph writes the next step's losses into the same memory.
-        total, terms = loss.detach().clone(), {name: term.clone() for name, term in terms.items()}
-        self.unchecked.append(Step(self.global_step, batch.index, total, terms))
-        if len(self.unchecked) == CHECK_EVERY:
-            self._check_finite()
-        self.log("loss", total, on_step=False, on_epoch=True, prog_bar=True, batch_size=len(batch.label))
-        self.log_dict(
-            {f"loss/{k}": v for k, v in terms.items()}, on_step=False, on_epoch=True, batch_size=len(batch.label)
-        )
+        self.step_losses.add(self.global_step, batch.index, loss, terms)
         return loss
 
     @property
@@ -148,16 +126,24 @@ class SegmentationModule(L.LightningModule):
         for prefix, judges in (("validation", self.judges), ("validation_pixel", self.pixel_judges)):
             self.log_dict({f"{prefix}/{k}": v for k, v in judges.compute().items()})
 
+    def on_train_epoch_start(self) -> None:
+        self.step_losses.restart()
+        self.prepared = None  # what came between two epochs may have changed modes
+
     def on_train_batch_start(self, batch: Batch, batch_index: int) -> None:
-        self._freeze(self.phase)
+        if self.prepared is not (phase := self.phase):
+            self._freeze(phase)
+            self.prepared = phase
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_index: int) -> None:
         if self.averaged is not None:
             self.averaged.update_parameters(self.network)
 
     def on_train_epoch_end(self) -> None:  # Lightning writes the checkpoint after this
-        self._check_finite()
-        self.last_loss = float(self.trainer.callback_metrics["loss"])
+        self.step_losses.read()
+        means = self.step_losses.means()
+        self.log_dict(means)  # Lightning's own averaging takes a millisecond a step (bench/step_overhead.py)
+        self.last_loss = means["loss"]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["last_loss"] = self.last_loss
@@ -221,19 +207,3 @@ class SegmentationModule(L.LightningModule):
         decay = min(self.decay, (1 + n) / (10 + n))
         for mean, value in zip(average, current, strict=True):
             mean.copy_(torch.lerp(value, mean, decay))
-
-    def _check_finite(self) -> None:
-        """Raises NotFiniteError, naming the first step since the last check with a loss not finite, and its images."""
-        unchecked, self.unchecked = self.unchecked, []
-        if not unchecked:
-            return
-        finite = torch.stack([step.loss for step in unchecked]).isfinite()
-        if finite.all():
-            return
-        bad = unchecked[finite.tolist().index(False)]
-        names = [self.image_names[i] if self.image_names else str(i) for i in bad.images.tolist()]
-        values = ", ".join(f"{k} {v.item():g}" for k, v in bad.terms.items())
-        raise NotFiniteError(
-            f"loss is not finite at step {bad.number}, image {', '.join(names)} ({values}): "
-            "look at that image and mask, lower optimizer.lr, or set trainer.gradient_clip_val=1"
-        )

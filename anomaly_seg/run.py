@@ -38,6 +38,14 @@ from anomaly_seg.settings import CONFIG
 from anomaly_seg.tiling import ALIGN
 
 
+class LossBar(TQDMProgressBar):
+    """Lightning's bar with the epoch's mean loss so far."""
+
+    def get_metrics(self, trainer: L.Trainer, module: SegmentationModule) -> dict[str, Any]:  # type: ignore[override]
+        means = module.step_losses.means()
+        return {"loss": f"{means['loss']:.3g}"} if means else {}
+
+
 def run(config: DictConfig) -> Path:
     """Train and score one fold, unless its folder holds the finished result of the same settings.
 
@@ -270,7 +278,7 @@ def make_trainer(chosen: dict[str, Any], folder: Path, logger: RunLogger, timer:
     if chosen["profile"]:
         callbacks.append(ProfileSteps(folder))
     if options["enable_progress_bar"]:
-        callbacks.append(TQDMProgressBar(refresh_rate=1 if sys.stderr.isatty() else 100))
+        callbacks.append(LossBar(refresh_rate=1 if sys.stderr.isatty() else 100))
     return L.Trainer(
         max_epochs=settings.all_epochs(chosen),
         logger=logger.lightning,

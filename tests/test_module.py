@@ -20,7 +20,8 @@ from anomaly_seg.losses import Phase
 from anomaly_seg.models.base import Network, Output
 from anomaly_seg.models.one_stage import OneStage
 from anomaly_seg.models.seg_dec import SegDec
-from anomaly_seg.module import NotFiniteError, SegmentationModule
+from anomaly_seg.module import SegmentationModule
+from anomaly_seg.step_losses import NotFiniteError
 
 ALL = [Phase("all", 1.0, (), {"f1": 1.0, "f2": 1.0, "f3": 1.0})]
 TWO = [
@@ -131,9 +132,26 @@ def test_a_bad_last_step_is_found_before_the_checkpoint_is_written(tmp_path: Pat
 
 
 class HostReads(TorchDispatchMode):
-    """Counts how often a number is read from a tensor: on a GPU each read waits for all that was asked of it."""
+    """Counts how often numbers are read from a tensor: on a GPU each read waits for all that was asked of it."""
 
     count = 0
+
+    def __enter__(self) -> Any:
+        self.tolist = Tensor.tolist  # reads the memory itself, so no operation is dispatched
+        Tensor.tolist = self.read
+        return super().__enter__()
+
+    def __exit__(self, *error: Any) -> None:
+        Tensor.tolist = self.tolist
+        super().__exit__(*error)
+
+    @property
+    def read(self) -> Any:
+        def tolist(tensor: Tensor) -> Any:
+            self.count += 1
+            return self.tolist(tensor)
+
+        return tolist
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         self.count += function is torch.ops.aten._local_scalar_dense.default
@@ -272,6 +290,31 @@ def test_gradients_are_clipped(clip: float | None) -> None:
     fit(module, Pictures(1), gradient_clip_val=clip)
     step = torch.cat([(a - b).flatten() for a, b in zip(module.parameters(), before, strict=True)]).norm().item()
     assert step == pytest.approx(clip, rel=1e-2) if clip else step > 1e-2
+
+
+class Counted(SegmentationModule):
+    """Which of the slow things it does, in order."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.calls: list[str] = []
+
+    def _freeze(self, phase: Phase) -> None:
+        self.calls.append(phase.name)
+        super()._freeze(phase)
+
+    def log(self, name: str, *args: Any, **more: Any) -> None:
+        self.calls.append(name)
+        super().log(name, *args, **more)
+
+
+@pytest.mark.parametrize("steps", [4, 12])
+def test_what_is_done_once_is_not_done_at_every_step(steps: int) -> None:
+    torch.manual_seed(0)
+    module = Counted(SegDec(width=1 / 16), TWO, ADAM)
+    fit(module, Pictures(steps, (128, 64)), epochs=3)  # the phase changes in the middle of the second epoch
+    first, second = ["segmentation", "loss", "loss/mask"], ["decision", "loss", "loss/decision"]
+    assert module.calls == [*first, "segmentation", "decision", *first[1:], second[-1], *second]
 
 
 def test_losses_are_logged_by_epoch() -> None:
