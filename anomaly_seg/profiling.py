@@ -1,6 +1,7 @@
 """Where a training step's time goes: by stage and by operation, as `profile.md` and a trace in the run's folder."""
 
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -8,12 +9,24 @@ from typing import Any
 import lightning as L
 import torch
 from tabulate import tabulate
+from torch.autograd import DeviceType
 
 from anomaly_seg import results
 
 STAGES = ("data", "forward and loss", "backward", "optimiser")
 WARMUP, TIMED, TRACED = 3, 20, 5
 """Steps: not counted, timed by stage, and recorded by operation (which slows them, so they are not timed)."""
+
+
+def own_times(events: Iterable[Any], cuda: bool) -> list[tuple[Any, float]]:
+    """Events of a profile with their own microseconds, on the GPU or on the CPU.
+
+    On a GPU those of its kernels alone: the operations that started them are said to have taken the same time.
+    """
+    if cuda:
+        kernels = (e for e in events if e.device_type == DeviceType.CUDA and not e.is_user_annotation)
+        return [(e, e.self_device_time_total) for e in kernels]
+    return [(e, e.self_cpu_time_total) for e in events if "#" not in e.key]
 
 
 class ProfileSteps(L.Callback):
@@ -81,11 +94,7 @@ class ProfileSteps(L.Callback):
         total = sum(typical.values())
         stages = [[stage, f"{ms:.2f}", f"{ms / total:.1%}"] for stage, ms in typical.items()]
         cuda = torch.cuda.is_available()
-        events = [
-            (e, e.self_device_time_total if cuda else e.self_cpu_time_total)
-            for e in profiler.key_averages()
-            if "#" not in e.key
-        ]
+        events = own_times(profiler.key_averages(), cuda)
         everything = sum(us for _, us in events) or 1.0
         top = sorted(events, key=lambda pair: -pair[1])[:25]
         rows = [[e.key, f"{us / 1000 / TRACED:.2f}", f"{us / everything:.1%}", e.count / TRACED] for e, us in top]

@@ -1,9 +1,11 @@
 """The three thresholds that turn a score into a verdict. They are reported side by side and never mixed.
 
-``paper``       the published sigma, scaled to the input size: fixed before any test image is seen.
+``paper``       the published sigma, scaled to the input size: no score of ours had a say in it. Its authors set it on
+                KolektorSDD itself (section 3), so there it is no threshold for unseen data.
 ``best_f``      the threshold of the highest F1 on the scores it is given. Chosen on test scores, as the paper and its
                 rivals do, it is an *oracle*: it says what a perfectly placed threshold would have reached.
-``cross_fold``  for fold k, ``best_f`` on the test scores of the other folds: no test image of fold k is used.
+``cross_fold``  for fold k, ``best_f`` on the test scores of the other folds: no score of fold k is used
+                (the other folds' networks did train on its images).
 """
 
 from collections.abc import Mapping

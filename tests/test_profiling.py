@@ -4,15 +4,17 @@ import json
 import re
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import lightning as L
 import numpy as np
 import pytest
 import torch
+from torch.autograd import DeviceType
 from torch.utils.data import DataLoader
 
 from anomaly_seg import memory
-from anomaly_seg.profiling import TIMED, TRACED, WARMUP, ProfileSteps
+from anomaly_seg.profiling import TIMED, TRACED, WARMUP, ProfileSteps, own_times
 
 
 class Slow(L.LightningModule):
@@ -66,3 +68,17 @@ def test_the_peak_is_of_what_came_after_the_reset() -> None:
     np.ones(100 * 2**17).sum()
     grown = memory.peak()
     assert base is not None and grown is not None and 90 < grown - base < 200
+
+
+def test_on_a_gpu_a_kernel_is_not_counted_again_with_the_operation_that_started_it() -> None:
+    def event(key: str, device: DeviceType, annotation: bool = False) -> SimpleNamespace:
+        times = {"self_device_time_total": 100.0, "self_cpu_time_total": 7.0}
+        return SimpleNamespace(key=key, device_type=device, is_user_annotation=annotation, **times)
+
+    events = [
+        event("aten::conv2d", DeviceType.CPU),
+        event("conv_kernel", DeviceType.CUDA),
+        event("Optimizer.step#Adam.step", DeviceType.CUDA, annotation=True),
+    ]
+    assert own_times(events, cuda=True) == [(events[1], 100.0)]
+    assert own_times(events[:1] + events[2:], cuda=False) == [(events[0], 7.0)]

@@ -71,7 +71,7 @@ def _paper(members: Sequence[Member]) -> Threshold:
     if len(known) < len(sigma):
         run = members[0].result.run
         raise InputError(f"--threshold paper: none was published for {run.model} at D = {run.dilation}; use held_out")
-    how = "the published sigma, scaled to the number of pixels; chosen without these images"
+    how = "the published sigma, scaled to the number of pixels; chosen without these scores"
     return Threshold(value=float(np.median(known)), kind="paper", how=how, oracle=False)
 
 

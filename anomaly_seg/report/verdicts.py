@@ -20,7 +20,8 @@ LABELS = {
     "best_f_per_fold": "best_f per fold (oracle)",
 }
 EXPLAINED = {
-    "paper": "the published threshold sigma, scaled to the input size; fixed before any test image was seen.",
+    "paper": "the published threshold sigma, scaled to the input size; none of these scores had a say in it (its "
+    "authors set it on KolektorSDD).",
     "cross_fold": "for each fold, the threshold of the highest F1 on the test scores of the other folds: no image is "
     "judged by a threshold that its own fold's scores helped to choose. It assumes that the folds' networks score "
     "alike.",

@@ -40,6 +40,7 @@ PLAIN = {
     "image_norm": False,
     "bf16": False,
     "fused": False,
+    "tuned": False,
     "compile": False,
 }
 LADDER = {  # each on top of the one before
@@ -63,11 +64,14 @@ def variants(model: str, device: str) -> dict[str, dict[str, Any]]:
             continue
         steps |= change
         chosen[name] = dict(steps)
+    if device == "cuda":  # cuDNN tries its algorithms, as with trainer=gpu
+        steps["tuned"] = True
+        chosen["tuned"] = dict(steps)
     chosen["contiguous"] = steps | {"channels_last": False}
     if device == "cuda":
         chosen["compiled"] = steps | {"compile": True}
         chosen["graphs"] = steps | {"compile": "reduce-overhead"}
-    kept = ("plain", "fused", "contiguous", "graphs")
+    kept = ("plain", "fused", "tuned", "contiguous", "graphs")
     return chosen if model == "one_stage" else {name: chosen[name] for name in kept if name in chosen}
 
 
@@ -88,6 +92,7 @@ def make_step(model: str, options: argparse.Namespace, how: dict[str, Any]) -> C
     compute = (inference if options.inference else training)(network, image, settings.model.phases, how)
 
     def step() -> float:
+        torch.backends.cudnn.benchmark = how["tuned"]
         start = time.perf_counter()
         with torch.autocast(device, torch.bfloat16, enabled=how["bf16"]):
             finish = compute()
