@@ -138,20 +138,16 @@ class HostReads(TorchDispatchMode):
 
     def __enter__(self) -> Any:
         self.tolist = Tensor.tolist  # reads the memory itself, so no operation is dispatched
-        Tensor.tolist = self.read
+        Tensor.tolist = lambda tensor: self.read(tensor)
         return super().__enter__()
 
     def __exit__(self, *error: Any) -> None:
         Tensor.tolist = self.tolist
         super().__exit__(*error)
 
-    @property
-    def read(self) -> Any:
-        def tolist(tensor: Tensor) -> Any:
-            self.count += 1
-            return self.tolist(tensor)
-
-        return tolist
+    def read(self, tensor: Tensor) -> Any:
+        self.count += 1
+        return self.tolist(tensor)
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         self.count += function is torch.ops.aten._local_scalar_dense.default

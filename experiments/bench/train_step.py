@@ -50,6 +50,7 @@ LADDER = {  # each on top of the one before
     "image_norm": {"image_norm": True},
     "bf16": {"bf16": True},
     "fused": {"fused": True},
+    "tuned": {"tuned": True},
 }
 
 
@@ -62,11 +63,10 @@ def variants(model: str, device: str) -> dict[str, dict[str, Any]]:
     for name, change in LADDER.items():
         if name == "fft" and (device == "cuda" or model == "unet"):  # a GPU always convolves directly; no 15x15
             continue
+        if name == "tuned" and device != "cuda":  # cuDNN tries its algorithms, as with trainer=gpu
+            continue
         steps |= change
         chosen[name] = dict(steps)
-    if device == "cuda":  # cuDNN tries its algorithms, as with trainer=gpu
-        steps["tuned"] = True
-        chosen["tuned"] = dict(steps)
     chosen["contiguous"] = steps | {"channels_last": False}
     if device == "cuda":
         chosen["compiled"] = steps | {"compile": True}
