@@ -28,7 +28,7 @@ demo: install ## train and compare on generated data, write demo/report.html
 	$(BIN)/anomaly-seg report demo
 
 # In processes of their own: where OpenVINO was loaded beside everything else, starting a program has killed the worker.
-OPENVINO := tests/test_export.py tests/test_load.py tests/test_sealed.py
+OPENVINO := tests/exporting tests/inference/test_load.py
 
 test: dev ## run the tests
 	$(BIN)/python -m pytest --numprocesses 2 --dist load $(addprefix --ignore ,$(OPENVINO))

@@ -9,7 +9,7 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from anomaly_seg.detector.load import load as load
+    from anomaly_seg.inference.load import load as load
 
 __version__ = "0.1.0"
 
@@ -17,7 +17,7 @@ __version__ = "0.1.0"
 def __getattr__(name: str) -> Any:
     """`load`, imported when it is asked for: the command line imports this package and has to start at once."""
     if name == "load":
-        from anomaly_seg.detector.load import load
+        from anomaly_seg.inference.load import load
 
         return load
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -3,7 +3,6 @@
 import argparse
 import sys
 from pathlib import Path
-from typing import Any
 
 from anomaly_seg import __version__
 from anomaly_seg.errors import InputError
@@ -146,19 +145,20 @@ ARGUMENTS = {
 
 
 def _train(options: argparse.Namespace, overrides: list[str]) -> int:
-    from anomaly_seg.sweep import quote_paths, train
+    from anomaly_seg.training.compose import quote_paths
+    from anomaly_seg.training.sweep import train
 
     words = ["profile=true" if word == "--profile" else word for word in overrides]
     return train(config_folder(), quote_paths(words))
 
 
 def _check(options: argparse.Namespace, overrides: list[str]) -> int:
-    from omegaconf import OmegaConf
-
-    from anomaly_seg import settings as run_settings
-    from anomaly_seg.check import check
-    from anomaly_seg.data.readers import read_dataset
-    from anomaly_seg.sweep import MULTIRUN, compose, compose_first, quote_paths
+    from anomaly_seg.data.cache import default_cache
+    from anomaly_seg.data.check import check
+    from anomaly_seg.settings import Settings
+    from anomaly_seg.training.build import read_dataset
+    from anomaly_seg.training.compose import compose, compose_first, quote_paths, to_plain
+    from anomaly_seg.training.sweep import MULTIRUN
 
     words = quote_paths([word for word in overrides if word not in MULTIRUN])
     if len(words) < len(overrides):
@@ -166,15 +166,23 @@ def _check(options: argparse.Namespace, overrides: list[str]) -> int:
         config = compose_first(config_folder(), words)
     else:
         config = compose(config_folder(), words)
-    settings: Any = OmegaConf.to_container(config, resolve=True)
-    run_settings.check_training(settings)  # not for the data, but who looks before training would want to know
-    report = check(settings, read_dataset(settings["data"]["reader"]))
+    settings = Settings.of(to_plain(config))
+    data = settings.data
+    report = check(
+        read_dataset(settings),
+        settings.preparation,
+        data.cache_dir or default_cache(),
+        data.folds,
+        data.split,
+        data.split_seed,
+        data.splits,
+    )
     print(report.text)
     return 1 if report.problems else 0
 
 
 def _report(options: argparse.Namespace, overrides: list[str]) -> int:
-    from anomaly_seg.report import build
+    from anomaly_seg.reporting.report import build
 
     report = build(options.directory, options.out)
     for problem in report.problems:
@@ -189,25 +197,25 @@ def _report(options: argparse.Namespace, overrides: list[str]) -> int:
 
 
 def _export(options: argparse.Namespace, rest: list[str]) -> int:
-    from anomaly_seg.detector.export import export
+    from anomaly_seg.exporting.export import export
 
     return export(options)
 
 
 def _predict(options: argparse.Namespace, rest: list[str]) -> int:
-    from anomaly_seg.detector.predict import predict
+    from anomaly_seg.inference.predict import predict
 
     return predict(options)
 
 
 def _demo(options: argparse.Namespace, rest: list[str]) -> int:
-    from anomaly_seg.detector.demo import demo
+    from anomaly_seg.serving.demo import demo
 
     return demo(options)
 
 
 def _serve(options: argparse.Namespace, rest: list[str]) -> int:
-    from anomaly_seg.detector.serve import serve
+    from anomaly_seg.serving.serve import serve
 
     return serve(options)
 

@@ -7,7 +7,6 @@ import torch
 import torch.nn.functional as nnf
 from torch import Tensor
 
-from anomaly_seg.errors import InputError
 from anomaly_seg.models.base import Network
 
 
@@ -25,24 +24,17 @@ class Phase(NamedTuple):
     weights: dict[str, float]
 
 
-def make_phases(settings: Sequence[Mapping]) -> list[Phase]:
-    """Phases from plain settings.
+def check_phases(phases: Sequence[Phase]) -> None:
+    """Refuse phases that make no sense.
 
     Raises:
-        InputError: no phase, a length that is not positive, a negative weight, or a phase that supervises nothing.
+        ValueError: no phase, a length that is not positive, a negative weight, or a phase that supervises nothing.
     """
-    phases = [
-        Phase(
-            s["name"], float(s["length"]), tuple(s.get("train") or ()), {k: float(v) for k, v in s["weights"].items()}
-        )
-        for s in settings
-    ]
     if not phases or any(p.length <= 0 for p in phases):
-        raise InputError(f"model.phases: needs phases, each with a length above 0, not {[p.length for p in phases]}")
+        raise ValueError(f"needs phases, each with a length above 0, not {[p.length for p in phases]}")
     for p in phases:
         if any(w < 0 for w in p.weights.values()) or not any(p.weights.values()):
-            raise InputError(f"model.phases, '{p.name}': weights {p.weights} must be 0 or more, with one above 0")
-    return phases
+            raise ValueError(f"phase '{p.name}': weights {p.weights} must be 0 or more, with one above 0")
 
 
 class Stretch(NamedTuple):
@@ -69,7 +61,7 @@ def phase_at(phases: Sequence[Phase], step: int, total_steps: int) -> Stretch:
         if step < end or phase is phases[-1]:
             return Stretch(phase, start, end)
         start = end
-    raise InputError("model.phases is empty")
+    raise ValueError("no phases")
 
 
 def binary_cross_entropy(logit: Tensor, target: Tensor, positive_weight: float = 1.0) -> Tensor:

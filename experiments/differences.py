@@ -17,15 +17,15 @@ import numpy as np
 import pandas as pd
 from tables import Row, read_row
 
-from anomaly_seg import metrics
 from anomaly_seg.errors import InputError
-from anomaly_seg.report.verdicts import LABELS, all_verdicts
+from anomaly_seg.evaluation import metrics
+from anomaly_seg.reporting.thresholding import LABELS, all_verdicts
 
 
 def frame(row: Row) -> pd.DataFrame:
-    """One line an image: label, part, score, and the verdict ("defective" is True) at each threshold."""
+    """One line an image: label, representative, score, and the verdict ("defective" is True) at each threshold."""
     rows = row.group.frame
-    found = rows[["image", "label", "part"]].assign(score=rows[row.column])
+    found = rows[["image", "label", "representative"]].assign(score=rows[row.column])
     for kind, verdicts in all_verdicts(row.group, row.column).items():
         found[kind] = rows[row.column] > rows["fold"].map(verdicts.values)
     return found
@@ -37,7 +37,7 @@ def pair(first: Row, second: Row) -> pd.DataFrame:
     Raises:
         InputError: no image in common, or one that is defective for one of the rows only.
     """
-    both = frame(first).merge(frame(second).drop(columns="part"), on="image", suffixes=("_1", "_2"))
+    both = frame(first).merge(frame(second).drop(columns="representative"), on="image", suffixes=("_1", "_2"))
     if both.empty or (both["label_1"] != both["label_2"]).any():
         raise InputError("the two rows have no image in common, or disagree on what is defective; name others")
     return both
@@ -73,7 +73,8 @@ def ranking(pairs: list[pd.DataFrame]) -> str:
         if None in values:
             return "AP: undefined without both good and defective images"
         found[k] = values
-        draws.append(np.subtract(*[metrics.resampled_average_precision(s, label, both["part"]) for s in scores]))
+        groups = both["representative"]
+        draws.append(np.subtract(*[metrics.resampled_average_precision(s, label, groups) for s in scores]))
     low, high = metrics.percentile_interval(np.mean(draws, axis=0))
     first, second = found.mean(axis=0)
     return f"AP: {first:.4f} and {second:.4f}, difference {first - second:+.4f} ({low:+.4f} to {high:+.4f})"

@@ -20,10 +20,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from anomaly_seg import metrics, results
 from anomaly_seg.errors import InputError
-from anomaly_seg.report.collect import Collection, Group, collect_runs
-from anomaly_seg.report.verdicts import all_verdicts, ap_interval, pooled_pixels
+from anomaly_seg.evaluation import metrics
+from anomaly_seg.reporting.collect import Collection, Group, collect_runs
+from anomaly_seg.reporting.thresholding import all_verdicts, ap_interval, pooled_pixels
+from anomaly_seg.results import run_files
 
 HERE = Path(__file__).resolve().parent
 TABLE = re.compile(r"(?P<spec><!-- table\n(?P<lines>.*?)-->\n)(?P<body>.*?)(?=<!-- end -->)", re.DOTALL)
@@ -154,9 +155,9 @@ def leave_out(group: Group, images: list[str]) -> Group:
     runs = {}
     for fold, run in group.runs.items():
         s, kept = run.scores, [i for i, name in enumerate(run.scores.image) if name not in images]
-        names, items, parts = ([column[i] for i in kept] for column in (s.image, s.item, s.part))
+        names, groups, firsts = ([column[i] for i in kept] for column in (s.image, s.group, s.representative))
         readouts = {name: values[kept] for name, values in s.readouts.items()}
-        scores = results.Scores(names, items, s.label[kept], s.score[kept], readouts, parts)
+        scores = run_files.Scores(names, groups, s.label[kept], s.score[kept], readouts, firsts)
         runs[fold] = replace(run, scores=scores, pixels=None)
     return replace(group, runs=runs)
 

@@ -33,16 +33,16 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest.fixture
 def configure(tmp_path: Path) -> Callable:
     """`configure(*overrides)` composes a tiny run with its folders below this test's temporary one."""
-    from tiny_runs import tiny_config
+    from support.tiny_runs import tiny_settings
 
-    return lambda *overrides: tiny_config(tmp_path / "runs", *overrides)
+    return lambda *overrides: tiny_settings(tmp_path / "runs", *overrides)
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     """Headless Chromium, for the tests of pages that need one."""
-    from helpers import CHROMIUM, CHROMIUM_FLAGS
     from playwright.sync_api import sync_playwright
+    from support.helpers import CHROMIUM, CHROMIUM_FLAGS
 
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_FLAGS)

@@ -7,11 +7,10 @@ import time
 from pathlib import Path
 
 import pytest
+from support.paths import ROOT
 
 from anomaly_seg.cli import VERBS, main
-from anomaly_seg.sweep import compose, quote_paths
-
-ROOT = Path(__file__).parent.parent
+from anomaly_seg.training.compose import compose, quote_paths
 
 
 def command(*words: str, cwd: Path = ROOT, **environment: str) -> subprocess.CompletedProcess:
@@ -84,13 +83,13 @@ def test_bad_values_are_one_clear_sentence(
 
 
 def test_check_prints_tables(tmp_path: Path, capsys: pytest.CaptureFixture):
-    code = main(["check", "scale=demo", "dilation=5", "data.reader.items=6", f"data.cache_dir={tmp_path}"])
+    code = main(["check", "scale=demo", "dilation=5", "data.reader.groups=6", f"data.cache_dir={tmp_path}"])
     text = capsys.readouterr().out
-    assert code == 0 and "defective" in text and "24" in text, text  # 6 items x 4 views
+    assert code == 0 and "defective" in text and "24" in text, text  # 6 groups x 4 views
 
 
 def test_check_takes_the_words_of_a_sweep(tmp_path: Path, capsys: pytest.CaptureFixture):
-    small = ["scale=demo", "data.reader.items=6", f"data.cache_dir={tmp_path}"]
+    small = ["scale=demo", "data.reader.groups=6", f"data.cache_dir={tmp_path}"]
     assert main(["check", *small, "dilation=5,9", "-m", "fold=0,1"]) == 0
     said = capsys.readouterr()
     assert "the first of several values" in said.err and "24 images" in said.out
@@ -174,7 +173,14 @@ def test_wheel_works_from_an_empty_folder(tmp_path: Path):
         str(wheel),
     ]
     subprocess.run(pip, check=True, capture_output=True)
-    words = ["train", "scale=demo", "data.reader.items=6", "epochs=1", "trainer.enable_progress_bar=false", "threads=1"]
+    words = [
+        "train",
+        "scale=demo",
+        "data.reader.groups=6",
+        "epochs=1",
+        "trainer.enable_progress_bar=false",
+        "threads=1",
+    ]
     done = command(*words, cwd=empty, PYTHONPATH=str(site), ANOMALY_SEG_CACHE=str(tmp_path / "cache"))
     assert done.returncode == 0, done.stderr
     assert (empty / "runs/train/synthetic/one_stage/D9/fold0/seed0/result.json").exists()

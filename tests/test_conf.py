@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 import yaml
-from helpers import box_mask, picture, write_dagm, write_image, write_kolektor, write_kolektor2
+from support.helpers import box_mask, picture, write_dagm, write_image, write_kolektor, write_kolektor2
 
-from anomaly_seg import results
 from anomaly_seg.cli import config_folder
-from anomaly_seg.data.kolektor import published_folds
-from anomaly_seg.run import run
+from anomaly_seg.data.readers.kolektor import published_folds
+from anomaly_seg.results import run_files
+from anomaly_seg.training.run import run
 
 CONF = config_folder()
 OPTIONS = sorted(f"{path.parent.name}={path.stem}" for path in CONF.glob("*/*.yaml"))
@@ -38,8 +38,8 @@ def words(option: str, tmp_path: Path) -> list[str]:
         pytest.skip(f"needs {needed}")
     if option == "data=kolektor":
         folds = published_folds()
-        items = [item for fold in range(3) for item in [i for i in folds if folds[i] == fold][:2]]
-        return [option, f"data.root={write_kolektor(tmp_path / 'KolektorSDD', items)}"]
+        groups = [group for fold in range(3) for group in [i for i in folds if folds[i] == fold][:2]]
+        return [option, f"data.root={write_kolektor(tmp_path / 'KolektorSDD', groups)}"]
     if option in OWN_DATA:
         return [option, f"data.root={OWN_DATA[option](tmp_path / 'data')}", "data.folds=3"]
     if option.startswith("experiment="):
@@ -52,7 +52,7 @@ def words(option: str, tmp_path: Path) -> list[str]:
 @pytest.mark.parametrize("option", OPTIONS)
 def test_an_option_takes_a_step(option: str, configure: Callable, tmp_path: Path) -> None:
     folder = run(configure(*words(option, tmp_path), *ONE_STEP, f"output_dir={tmp_path}/runs"))
-    result = results.read_result(folder)
+    result = run_files.read_result(folder)
     assert result.training.steps == 1
     assert result.readout in result.readouts
     if option in ("data=dagm", "data=kolektor2"):  # their test part is the only fold

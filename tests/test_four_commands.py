@@ -7,13 +7,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from helpers import write_image
+from support.helpers import write_image
 
 from anomaly_seg import load
 from anomaly_seg.cli import main
 
 HEIGHT, WIDTH = 64, 48
-SMALL = ["scale.height=64", "scale.width=48", "scale.width_factor=0.0625", "epochs=5", "threads=1", "dilation=5",
+SMALL = ["scale.height=64", "scale.width=48", "scale.width_multiplier=0.0625", "epochs=5", "threads=1", "dilation=5",
          "pictures=false", "trainer.enable_progress_bar=false"]  # fmt: skip
 
 

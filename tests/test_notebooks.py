@@ -8,8 +8,9 @@ from typing import Any
 import nbformat
 import pytest
 from nbclient import NotebookClient
+from support.paths import ROOT
 
-FOLDER = Path(__file__).parent.parent / "notebooks"
+FOLDER = ROOT / "notebooks"
 
 
 @pytest.fixture
@@ -38,7 +39,7 @@ def test_quick_start_learns_and_keeps_its_results(execute: Callable, tmp_path: P
         auroc="result.image.auroc",
         steps="result.training.steps",
         folder="str(folder)",
-        again="str(run(config))",
+        again="str(run(settings))",
         picture="picture_name(worst)",
         methods="list(table.method)",
         problems="len(collection.problems)",

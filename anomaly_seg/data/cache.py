@@ -13,12 +13,13 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from anomaly_seg.data.labels import dilate
+from anomaly_seg.data.dilation import dilate
+from anomaly_seg.data.duplicates import thumbnail
+from anomaly_seg.data.image_io import load_image
 from anomaly_seg.data.preparation import Preparation
-from anomaly_seg.data.records import Dataset, load_image, load_mask
-from anomaly_seg.data.twins import thumbnail
+from anomaly_seg.data.records import Dataset, load_mask
+from anomaly_seg.data.tiling import Tile, TileGrid
 from anomaly_seg.errors import InputError
-from anomaly_seg.tiling import Layout, Tile
 
 VERSION = 3
 """Raise when the arrays change for the same sources and settings."""
@@ -34,7 +35,7 @@ class Place(NamedTuple):
     """Where a sample belongs: image, by index among the records, its tiles, and which of them the sample is."""
 
     image: int
-    layout: Layout
+    grid: TileGrid
     tile: Tile
 
 
@@ -46,7 +47,8 @@ class Arrays:
     and 1. exact: undilated, likewise. shapes: (n, 2) native height and width. defect_pixels: (n,) native,
     undilated. labels: (n,) 1 = defective. fingerprints: n contents; mask_fingerprints: likewise, None without a
     mask. thumbnails: (n, 4096) for `twins`. notes: what the masks made worth saying. owner: (t,) index of the
-    image. sample_labels: (t,) of the image, or whether the tile's dilated mask holds a defect. how: what made them.
+    image. sample_labels: (t,) of the image, or whether the tile's dilated mask holds a defect. preparation: what made
+    them.
     """
 
     images: np.ndarray
@@ -61,7 +63,7 @@ class Arrays:
     notes: list[str]
     owner: np.ndarray
     sample_labels: np.ndarray
-    how: Preparation
+    preparation: Preparation
 
     def samples(self, images: Iterable[int]) -> np.ndarray:
         """Indices of all samples of these images, image by image."""
@@ -72,11 +74,11 @@ class Arrays:
     def place(self, sample: int) -> Place:
         """Which part of which image a sample is."""
         image = int(self.owner[sample])
-        layout = self.how.layout(*self.shapes[image].tolist())
-        return Place(image, layout, layout.tiles[sample - int(np.searchsorted(self.owner, image))])
+        grid = self.preparation.tile_grid(*self.shapes[image].tolist())
+        return Place(image, grid, grid.tiles[sample - int(np.searchsorted(self.owner, image))])
 
 
-def prepare(dataset: Dataset, how: Preparation, cache_dir: str | Path) -> Arrays:
+def prepare(dataset: Dataset, preparation: Preparation, cache_dir: str | Path) -> Arrays:
     """Arrays of a data set, from the cache where its sources and settings are the same.
 
     Raises:
@@ -88,44 +90,48 @@ def prepare(dataset: Dataset, how: Preparation, cache_dir: str | Path) -> Arrays
     masks = [r.mask.fingerprint() if r.mask else None for r in dataset.records]
     folder = Path(cache_dir).expanduser() / dataset.name
 
-    images = _cached(folder, "images", base | how.key(), lambda: _images(dataset, how))
+    images = _cached(folder, "images", base | preparation.key(), lambda: _images(dataset, preparation))
     shapes = images["shapes"]
 
     def mask_set(dilation: int) -> dict[str, np.ndarray]:
-        key = base | how.key() | {"masks": masks, "dilation": dilation, "element": how.element if dilation else None}
-        return _cached(folder, f"masks-D{dilation}", key, lambda: _masks(dataset, how, dilation, shapes))
+        key = (
+            base
+            | preparation.key()
+            | {"masks": masks, "dilation": dilation, "element": preparation.structuring_element if dilation else None}
+        )
+        return _cached(folder, f"masks-D{dilation}", key, lambda: _masks(dataset, preparation, dilation, shapes))
 
     exact = mask_set(0)
-    dilated = exact if how.dilation == 0 else mask_set(how.dilation)
+    dilated = exact if preparation.dilation == 0 else mask_set(preparation.dilation)
     notes = []
     if len(exact["odd"]):
         values, where = _some(exact["odd"].tolist()), _some(exact["odd_in"].tolist())
         notes = [f"masks hold values other than 0 and 255 ({values} in {where}); any value above 0 is taken as defect"]
     labels = (exact["pixels"] > 0).astype(np.int64)
-    tiled = how.fit == "tile"
-    counts = [len(how.layout(*shape).tiles) for shape in shapes.tolist()] if tiled else 1
+    tiled = preparation.fit == "tile"
+    counts = [len(preparation.tile_grid(*shape).tiles) for shape in shapes.tolist()] if tiled else 1
     return Arrays(
         images["arrays"], dilated["arrays"], exact["arrays"], shapes, exact["pixels"], labels, prints,
         masks, images["thumbnails"], notes, np.repeat(np.arange(len(names)), counts),
-        dilated["holds"].astype(np.int64) if tiled else labels, how,
+        dilated["holds"].astype(np.int64) if tiled else labels, preparation,
     )  # fmt: skip
 
 
-def _images(dataset: Dataset, how: Preparation) -> dict[str, Any]:
+def _images(dataset: Dataset, preparation: Preparation) -> dict[str, Any]:
     shapes, thumbnails = [], []
 
     def rows() -> Iterator[np.ndarray]:
         for record in tqdm(dataset.records, desc=f"{dataset.name}: images", unit="image", leave=False, disable=None):
-            image = load_image(record.image, how.convert, how.channels)
+            image = load_image(record.image, preparation.convert, preparation.channels)
             shapes.append(image.shape[:2])
             thumbnails.append(thumbnail(image))
-            yield from how.images(image)
+            yield from preparation.images(image)
 
-    shape = (how.height, how.width) + ((3,) if how.channels == 3 else ())
+    shape = (preparation.height, preparation.width) + ((3,) if preparation.channels == 3 else ())
     return {"shape": shape, "rows": rows(), "shapes": shapes, "thumbnails": thumbnails}
 
 
-def _masks(dataset: Dataset, how: Preparation, dilation: int, shapes: np.ndarray) -> dict[str, Any]:
+def _masks(dataset: Dataset, preparation: Preparation, dilation: int, shapes: np.ndarray) -> dict[str, Any]:
     pixels, odd, odd_in, holds = [], set(), [], []
 
     def rows() -> Iterator[np.ndarray]:
@@ -138,11 +144,11 @@ def _masks(dataset: Dataset, how: Preparation, dilation: int, shapes: np.ndarray
             if values:
                 odd.update(values)
                 odd_in.append(record.name)
-            for sample in how.masks(dilate(mask, dilation, how.element)):
+            for sample in preparation.masks(dilate(mask, dilation, preparation.structuring_element)):
                 holds.append(bool(sample.any()))
                 yield sample
 
-    shape = (how.height, how.width)
+    shape = (preparation.height, preparation.width)
     return {"shape": shape, "rows": rows(), "pixels": pixels, "odd": odd, "odd_in": odd_in, "holds": holds}
 
 

@@ -9,18 +9,18 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from lightning import LightningDataModule
+from lightning.pytorch import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from anomaly_seg.data.cache import VERSION, Arrays, Preparation, prepare
+from anomaly_seg.data.duplicates import find_duplicates
 from anomaly_seg.data.records import Dataset
 from anomaly_seg.data.sampling import Draw, EpochSampler
 from anomaly_seg.data.split_file import make_folds
-from anomaly_seg.data.splits import across, leaders, only_fold
+from anomaly_seg.data.splits import count_leaks, group_representatives, only_fold
 from anomaly_seg.data.transforms import Augmentation, augment, recipe
-from anomaly_seg.data.twins import find_twins
 from anomaly_seg.errors import InputError
 
 
@@ -44,7 +44,7 @@ class Split:
 
     train: np.ndarray
     test: np.ndarray
-    twins_across: dict[str, int]
+    duplicates_across: dict[str, int]
 
 
 class TrainingSet(TorchDataset[Batch]):
@@ -89,7 +89,7 @@ class FoldDataModule(LightningDataModule):
 
     Args:
         dataset: from a reader.
-        how: size, dilation and the like.
+        preparation: size, dilation and the like.
         fold: which fold is tested, 0-based.
         folds: how many.
         split: policy, see `splits.assign_folds`.
@@ -107,7 +107,7 @@ class FoldDataModule(LightningDataModule):
     def __init__(
         self,
         dataset: Dataset,
-        how: Preparation,
+        preparation: Preparation,
         fold: int,
         folds: int = 3,
         split: str = "grouped",
@@ -132,13 +132,13 @@ class FoldDataModule(LightningDataModule):
             raise InputError(
                 f"evaluate_on=validation: needs 3 folds or more to train, validate and test; data.folds={folds}"
             )
-        self.dataset, self.how, self.fold = dataset, how, fold
+        self.dataset, self.preparation, self.fold = dataset, preparation, fold
         self.batch_size, self.workers, self.seed, self.transform = batch_size, workers, seed, recipe(augmentation)
-        self.arrays = prepare(dataset, how, cache_dir)
-        self.items = [r.item for r in dataset.records]
-        self.twins = find_twins(self.arrays.fingerprints, self.arrays.thumbnails, self.items)
+        self.arrays = prepare(dataset, preparation, cache_dir)
+        self.groups = [r.group for r in dataset.records]
+        self.duplicates = find_duplicates(self.arrays.fingerprints, self.arrays.thumbnails, self.groups)
         labels = self.arrays.labels
-        self.folds = make_folds(dataset, labels.tolist(), self.twins, folds, split, split_seed, splits)  # type: ignore[arg-type]
+        self.folds = make_folds(dataset, labels.tolist(), self.duplicates, folds, split, split_seed, splits)  # type: ignore[arg-type]
         self.only_fold = only_fold(split, dataset.train_test)
         if self.only_fold and fold:
             raise InputError(
@@ -149,7 +149,7 @@ class FoldDataModule(LightningDataModule):
         scored = fold if evaluate_on == "test" else (fold + 1) % folds
         train = np.flatnonzero(~np.isin(self.folds, (fold, scored)))
         test = np.flatnonzero(self.folds == scored)
-        self.split = Split(train, test, across(self.twins, train, test))
+        self.split = Split(train, test, count_leaks(self.duplicates, train, test))
         self.evaluate_on = evaluate_on
         samples = self.arrays.samples(train)
         self.sampler = EpochSampler(samples, self.arrays.sample_labels[samples], sampler, seed)
@@ -163,24 +163,24 @@ class FoldDataModule(LightningDataModule):
 
     def val_dataloader(self) -> DataLoader | list:
         """The validation images each epoch; never the test images. None in tiles, which are no images."""
-        return self.test_dataloader() if self.evaluate_on == "validation" and self.how.fit != "tile" else []
+        return self.test_dataloader() if self.evaluate_on == "validation" and self.preparation.fit != "tile" else []
 
     @cached_property
-    def parts(self) -> list[str]:
-        """Of every image its item, or the first of the items that share a byte-identical image with it."""
-        first = leaders(self.items, self.twins, "grouped")
-        return [first[item] for item in self.items]
+    def representatives(self) -> list[str]:
+        """Group of every image, (n,), or the first of the groups that share a byte-identical image with it."""
+        first = group_representatives(self.groups, self.duplicates, "grouped")
+        return [first[group] for group in self.groups]
 
     @cached_property
     def digest(self) -> str:
-        """Short name of what is trained and tested on: of every image its name, item, content, mask and fold.
+        """Short name of what is trained and tested on: of every image its name, group, content, mask and fold.
 
         And of the way of preparing them, where that is not the one of the first versions.
         """
         names = [r.name for r in self.dataset.records]
         prints = (self.arrays.fingerprints, self.arrays.mask_fingerprints)
-        rows = sorted(zip(names, self.items, *prints, self.folds.tolist(), strict=True))
-        what = [rows, VERSION] if self.how.changed(self.arrays.shapes) else rows
+        rows = sorted(zip(names, self.groups, *prints, self.folds.tolist(), strict=True))
+        what = [rows, VERSION] if self.preparation.changed(self.arrays.shapes) else rows
         return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:16]
 
     def state_dict(self) -> dict[str, Any]:
@@ -215,7 +215,7 @@ class FoldDataModule(LightningDataModule):
     def sample_names(self) -> list[str]:
         """What to call each sample in a message: the image's name, and for a tile its corner."""
         names = [self.dataset.records[i].name for i in self.arrays.owner]
-        if self.how.fit != "tile":
+        if self.preparation.fit != "tile":
             return names
         corners = [self.arrays.place(i).tile for i in range(len(names))]
         return [f"{name}, tile at row {y}, column {x}" for name, (y, x) in zip(names, corners, strict=True)]

@@ -1,22 +1,23 @@
 """How pictures of any size become samples of the network's size: resized, padded or cut into tiles."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, get_args
 
 import numpy as np
 
-from anomaly_seg.data.labels import Element, Fit, Resize, fit_image, fit_mask, structuring_element
-from anomaly_seg.data.records import Convert
+from anomaly_seg.data.dilation import StructuringElement, make_structuring_element
+from anomaly_seg.data.image_io import Convert
+from anomaly_seg.data.resize import Fit, Resize, fit_image, fit_mask
+from anomaly_seg.data.tiling import ALIGN, TileGrid, check_overlap, cut
 from anomaly_seg.errors import InputError
-from anomaly_seg.tiling import ALIGN, Layout, check_overlap, cut
 
 
 @dataclass(frozen=True)
 class Preparation:
     """How pictures become arrays.
 
-    height, width: in pixels. resize: "area" or "nearest". dilation, element: of the labels, at native size.
+    height, width: in pixels. resize: "area" or "nearest". dilation, structuring_element: of the labels, at native size.
     convert: what to do with 16-bit images, and with colour where channels is 1. channels: 1 = grey, 3 = RGB.
     fit: how an image gets the size: "resize", "pad" (aspect kept), or "tile" (cut at native size). overlap: of tiles.
 
@@ -27,7 +28,7 @@ class Preparation:
     height: int
     width: int
     dilation: int = 0
-    element: Element = "diamond"
+    structuring_element: StructuringElement = "diamond"
     resize: Resize = "area"
     convert: Convert = "error"
     channels: int = 1
@@ -38,8 +39,13 @@ class Preparation:
         if min(self.height, self.width) < 1:
             raise InputError(f"scale.height={self.height}, scale.width={self.width}: use 1 or more")
         if self.dilation not in (0, 1):
-            structuring_element(self.dilation, self.element)  # refuses what cannot be
-        for key, choices in (("element", Element), ("resize", Resize), ("convert", Convert), ("fit", Fit)):
+            make_structuring_element(self.dilation, self.structuring_element)  # refuses what cannot be
+        for key, choices in (
+            ("structuring_element", StructuringElement),
+            ("resize", Resize),
+            ("convert", Convert),
+            ("fit", Fit),
+        ):
             if getattr(self, key) not in get_args(choices):
                 raise InputError(f"data.{key}={getattr(self, key)}: choose {' or '.join(get_args(choices))}")
         if self.channels not in (1, 3):
@@ -47,27 +53,18 @@ class Preparation:
         if self.fit == "tile":
             check_overlap(self.height, self.width, self.overlap)
 
-    @classmethod
-    def of(cls, settings: Mapping[str, Any]) -> "Preparation":
-        """From the plain settings of a run."""
-        data, scale = settings["data"], settings["scale"]
-        # Runs from before there was a choice have no key for it.
-        newer = (data.get("channels", 1), data.get("fit", "resize"), data.get("tile_overlap", 0))
-        kept = (data["element"], data["resize"], data["convert"])
-        return cls(scale["height"], scale["width"], settings["dilation"], *kept, *newer)
-
-    def layout(self, height: int, width: int) -> Layout:
+    def tile_grid(self, height: int, width: int) -> TileGrid:
         """The tiles of an image of this native size; a single one, of the network's size, unless fit is "tile"."""
         if self.fit == "tile":
-            return Layout(height, width, self.height, self.width, self.overlap)
-        return Layout(self.height, self.width, self.height, self.width, 0, align=1)
+            return TileGrid(height, width, self.height, self.width, self.overlap)
+        return TileGrid(self.height, self.width, self.height, self.width, 0, align=1)
 
     def images(self, image: np.ndarray) -> Iterator[np.ndarray]:
-        """The samples (height, width) or (height, width, 3) that an image becomes, as ordered in its layout."""
+        """The samples (height, width) or (height, width, 3) that an image becomes, as ordered in its grid."""
         if self.fit != "tile":
             yield fit_image(image, self.height, self.width, self.resize, self.fit == "pad")
             return
-        for tile in self.layout(*image.shape[:2]).tiles:
+        for tile in self.tile_grid(*image.shape[:2]).tiles:
             yield cut(image, tile, self.height, self.width)
 
     def masks(self, mask: np.ndarray) -> Iterator[np.ndarray]:
@@ -75,7 +72,7 @@ class Preparation:
         if self.fit != "tile":
             yield fit_mask(mask, self.height, self.width, self.resize, self.fit == "pad")
             return
-        for tile in self.layout(*mask.shape).tiles:
+        for tile in self.tile_grid(*mask.shape).tiles:
             yield cut(mask, tile, self.height, self.width)
 
     def changed(self, shapes: np.ndarray) -> bool:

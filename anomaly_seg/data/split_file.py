@@ -8,19 +8,19 @@ from typing import Any
 
 import numpy as np
 
+from anomaly_seg.data.duplicates import Duplicates
+from anomaly_seg.data.files import some
 from anomaly_seg.data.records import Dataset
 from anomaly_seg.data.splits import Policy, assign_folds, check_folds
-from anomaly_seg.data.tree import some
-from anomaly_seg.data.twins import Twins
 from anomaly_seg.errors import InputError
 
-ABOUT = "Test fold of every item, 0-based; data.splits=THIS FILE uses it again, and makes it anew if it is deleted."
+ABOUT = "Test fold of every group, 0-based; data.splits=THIS FILE uses it again, and makes it anew if it is deleted."
 
 
 def make_folds(
     dataset: Dataset,
     labels: Sequence[int],
-    twins: Twins | None,
+    duplicates: Duplicates | None,
     folds: int,
     policy: Policy,
     seed: int = 0,
@@ -31,23 +31,23 @@ def make_folds(
     Args:
         dataset: from a reader.
         labels: n, 1 = defective.
-        twins, folds, policy, seed: as in `splits.assign_folds`.
+        duplicates, folds, policy, seed: as in `splits.assign_folds`.
         file: `data.splits`, JSON.
 
     Raises:
         InputError: folds that cannot be (see `assign_folds`), or a file that does not fit the data or the settings.
     """
-    items = [record.item for record in dataset.records]
+    groups = [record.group for record in dataset.records]
     path = None if file is None else Path(file).expanduser()
     if path is not None and path.exists():
-        saved = _saved(path, {"folds": folds, "split": policy, "seed": seed}, items)
-        result = np.array([saved[item] for item in items])
-        check_folds(result, items, labels, folds, f"the labels have changed since {path} was made; delete it")
+        saved = _saved(path, {"folds": folds, "split": policy, "seed": seed}, groups)
+        result = np.array([saved[group] for group in groups])
+        check_folds(result, groups, labels, folds, f"the labels have changed since {path} was made; delete it")
         return result
     published, division = dataset.published_folds, dataset.train_test
-    result = assign_folds(items, labels, folds, policy, twins, published, seed, division)
+    result = assign_folds(groups, labels, folds, policy, duplicates, published, seed, division)
     if path is not None:
-        fold_of = dict(sorted(zip(items, result.tolist(), strict=True)))
+        fold_of = dict(sorted(zip(groups, result.tolist(), strict=True)))
         facts = {"about": ABOUT, "data": dataset.name, "folds": folds, "split": policy, "seed": seed}
         _write(path, json.dumps(facts | {"fold_of": fold_of}, indent=2, ensure_ascii=False) + "\n")
     return result
@@ -64,8 +64,8 @@ def _write(path: Path, text: str) -> None:
         raise InputError(f"data.splits={path}: cannot be written ({error}); name another file") from error
 
 
-def _saved(path: Path, wanted: dict[str, Any], items: Sequence[str]) -> dict[str, int]:
-    """Item -> fold, once the file is known to fit."""
+def _saved(path: Path, wanted: dict[str, Any], groups: Sequence[str]) -> dict[str, int]:
+    """Group -> fold, once the file is known to fit."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -79,14 +79,14 @@ def _saved(path: Path, wanted: dict[str, Any], items: Sequence[str]) -> dict[str
             raise InputError(
                 f"data.splits={path}: made with {name}={found[key]}, not {value}; set that, or another file"
             )
-    wrong = [item for item, fold in fold_of.items() if type(fold) is not int or not 0 <= fold < wanted["folds"]]
+    wrong = [group for group, fold in fold_of.items() if type(fold) is not int or not 0 <= fold < wanted["folds"]]
     if wrong:
         raise InputError(f"data.splits={path}: folds of {some(wrong)} are not within 0 to {wanted['folds'] - 1}")
-    new, gone = sorted(set(items) - fold_of.keys()), sorted(fold_of.keys() - set(items))
+    new, gone = sorted(set(groups) - fold_of.keys()), sorted(fold_of.keys() - set(groups))
     if new or gone:
         changes = [f"{len(names)} {what} ({some(names)})" for names, what in ((new, "new"), (gone, "gone")) if names]
         raise InputError(
-            f"data.splits={path}: the data have changed since, items: {' and '.join(changes)}; restore them, or delete "
-            "the file, but then no result so far compares with what follows"
+            f"data.splits={path}: the data have changed since, groups: {' and '.join(changes)}; restore them, or "
+            "delete the file, but then no result so far compares with what follows"
         )
     return fold_of

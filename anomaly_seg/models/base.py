@@ -6,8 +6,7 @@ from typing import NamedTuple
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from anomaly_seg.classifier import pooled_score
-from anomaly_seg.errors import InputError
+from anomaly_seg.models.classifier import pooled_score
 
 
 class Output(NamedTuple):
@@ -50,7 +49,7 @@ class Network(nn.Module):
         """The logits that carry a loss, by name.
 
         Raises:
-            InputError: a name this network does not have.
+            ValueError: a name this network does not have.
         """
         known = dict(output.logits)
         if output.decision is not None:
@@ -73,18 +72,18 @@ class Network(nn.Module):
         return good[0], good[1]
 
     def check_size(self, image: Tensor) -> None:
-        """Raises InputError, naming the nearest good size, for an image that the network cannot take."""
+        """Raises ValueError, naming the nearest good size, for an image that the network cannot take."""
         height, width = image.shape[-2:]
         good = self.nearest_size(height, width)
         if good != (height, width):
-            raise InputError(
+            raise ValueError(
                 f"input of {height}x{width} (height x width): {type(self).__name__} needs {self.size_rule}; "
-                f"the nearest good size is {good[0]}x{good[1]} (set scale.height and scale.width)"
+                f"the nearest good size is {good[0]}x{good[1]}"
             )
 
     def _known(self, known: dict[str, Tensor], name: str) -> Tensor:
         if name not in known:
-            raise InputError(f"loss on '{name}': {type(self).__name__} has {', '.join(known)} (see model.phases)")
+            raise ValueError(f"loss on '{name}': {type(self).__name__} has {', '.join(known)}")
         return known[name]
 
 

@@ -9,7 +9,6 @@ import torch.nn.functional as nnf
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from anomaly_seg.errors import InputError
 from anomaly_seg.models.fft_conv import FFTConv2d
 
 Norm = Literal["batch", "instance", "group"]
@@ -17,7 +16,7 @@ Init = Literal["default", "normal"]
 Backend = Literal["direct", "fft"]
 
 
-class ImageNorm(nn.InstanceNorm2d):
+class FastInstanceNorm2d(nn.InstanceNorm2d):
     """``nn.InstanceNorm2d`` with scale and shift, by batch normalisation's faster code where the batch is one image.
 
     torch's own rearranges a channels_last map first: half as long again for a whole One-Stage at evaluation.
@@ -42,10 +41,10 @@ def normalisation(kind: Norm, channels: int) -> nn.Module:
     if kind == "batch":
         return nn.BatchNorm2d(channels)
     if kind == "instance":
-        return ImageNorm(channels)
+        return FastInstanceNorm2d(channels)
     if kind == "group":
         return nn.GroupNorm(next(g for g in (8, 4, 2, 1) if channels % g == 0), channels)
-    raise InputError(f"model.network.norm={kind}: choose batch, instance or group")
+    raise ValueError(f"norm={kind}: choose batch, instance or group")
 
 
 def conv_norm_relu(
@@ -53,7 +52,7 @@ def conv_norm_relu(
 ) -> nn.Sequential:
     """'Same'-padded convolution without bias (the normalisation shifts), normalisation, ReLU."""
     if backend not in ("direct", "fft"):
-        raise InputError(f"model.network.large_kernel={backend}: choose direct or fft")
+        raise ValueError(f"large_kernel={backend}: choose direct or fft")
     conv: nn.Conv2d
     if backend == "fft":
         conv = FFTConv2d(in_channels, out_channels, kernel, bias=False)
@@ -82,7 +81,7 @@ class UpBlock(nn.Module):
     ) -> None:
         super().__init__()
         if transposed_kernel < 2 or transposed_kernel % 2:
-            raise InputError(f"model.network.transposed_kernel={transposed_kernel}: use an even number, 2 or more")
+            raise ValueError(f"transposed_kernel={transposed_kernel}: use an even number, 2 or more")
         padding = (transposed_kernel - 2) // 2
         self.up = nn.ConvTranspose2d(in_channels, out_channels, transposed_kernel, stride=2, padding=padding)
         self.convs = conv_stage(out_channels + skip_channels, out_channels, kernel, 2, norm)
@@ -91,24 +90,24 @@ class UpBlock(nn.Module):
         return self.convs(torch.cat([self.up(x), skip], dim=1))
 
 
-def scaled(channels: int, width: float) -> int:
+def scale_channels(channels: int, width_multiplier: float) -> int:
     """Channel count at a fraction of the published width, at least 1."""
-    if width <= 0:
-        raise InputError(f"model.network.width={width}: use a number above 0 (1 is the published width)")
-    return max(1, round(channels * width))
+    if width_multiplier <= 0:
+        raise ValueError(f"width_multiplier={width_multiplier}: use a number above 0 (1 is the published width)")
+    return max(1, round(channels * width_multiplier))
 
 
-def start_at(log_odds: float, layer: nn.Module) -> None:
-    """Let a head's layer begin at this log-odds of a defect, by its bias. Raises InputError for no finite number."""
+def init_head_bias(log_odds: float, layer: nn.Module) -> None:
+    """Let a head's layer begin at this log-odds of a defect, by its bias. Raises ValueError for no finite number."""
     if not isinstance(log_odds, int | float) or not math.isfinite(log_odds):
-        raise InputError(f"model.network.head_bias={log_odds}: use a number, or prior")
+        raise ValueError(f"head_bias={log_odds}: use a number, or prior")
     nn.init.constant_(layer.bias, log_odds)  # type: ignore[arg-type]
 
 
 def initialise(module: nn.Module, init: Init) -> None:
     """Weights of all convolutions and linear layers. default: torch's own; normal: N(0, 0.01), as Seg-Dec published."""
     if init not in ("default", "normal"):
-        raise InputError(f"model.network.init={init}: choose default or normal")
+        raise ValueError(f"init={init}: choose default or normal")
     if init == "normal":
         for layer in module.modules():
             if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):

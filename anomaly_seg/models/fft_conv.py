@@ -21,7 +21,7 @@ BLOCK = 64  # output channels worked on at a time: wide enough for the products,
 KEEP_BYTES = 64 << 20  # a weight spectrum up to this size is kept for the backward pass; a larger one is made again
 
 
-class Axis(NamedTuple):
+class DftAxis(NamedTuple):
     """One axis of the tiling: ``tiles`` tiles of ``step`` kept samples, each transformed over ``length`` samples."""
 
     tiles: int
@@ -29,17 +29,17 @@ class Axis(NamedTuple):
     length: int
 
 
-def plan_axis(size: int, kernel: int) -> Axis:
-    """Tiling of ``size`` samples for an odd ``kernel``, both at least 1, as measured; the optimum is flat."""
+def plan_axis(size: int, kernel: int) -> DftAxis:
+    """FftPlan of ``size`` samples for an odd ``kernel``, both at least 1, as measured; the optimum is flat."""
     usual = max(kernel + 1, 16)
     if size <= 2 * usual:  # a lone tile wraps into its own zero padding, so half the margin does
-        return Axis(1, size, size + kernel // 2)
+        return DftAxis(1, size, size + kernel // 2)
     step = -(-size // -(-size // usual))
-    return Axis(-(-size // step), step, step + kernel - 1)
+    return DftAxis(-(-size // step), step, step + kernel - 1)
 
 
 @lru_cache(maxsize=32)
-def _matrices(y: Axis, x: Axis, ky: int, kx: int, *like: Any) -> list[tuple[Tensor, Tensor]]:
+def _matrices(y: DftAxis, x: DftAxis, ky: int, kx: int, *like: Any) -> list[tuple[Tensor, Tensor]]:
     """Real DFT matrices (x, y) of map tiles, of kernels, of output tiles (inverse, transposed); like: device, dtype.
 
     x: (2 * bins, n) of real samples, rows (bin, part). y: (2 * length, 2 * n) of complex samples, columns (part, n).
@@ -74,7 +74,7 @@ def _synthesise(spectrum: Tensor, to_x: Tensor, to_y: Tensor) -> Tensor:
     return (to_x.t() @ by_x.view(2 * bins_x, -1)).view(to_x.shape[1], -1, rows, channels)
 
 
-class Tiling:
+class FftPlan:
     """The linear maps of one convolution, for a map of ``shape`` (B, cin, H, W) and a weight (cout, cin, ky, kx)."""
 
     def __init__(self, shape: torch.Size, weight: Tensor) -> None:
@@ -111,7 +111,7 @@ class _FFTConv(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, spectra: list[Tensor] | None) -> Tensor:
-        ctx.plan = plan = Tiling(x.shape, weight)
+        ctx.plan = plan = FftPlan(x.shape, weight)
         re, im = _analyse(plan.cut(x, plan.y.length, plan.x.length, plan.lead), *plan.of_map).unbind(1)
         operator = torch.cat([torch.cat([re, -im], 2), torch.cat([im, re], 2)], 1)  # bins, 2 * M, 2 * cin
         keep = ctx.needs_input_grad[0] and re.itemsize * len(re) * 2 * weight[:, :, 0, 0].numel() <= KEEP_BYTES
@@ -170,7 +170,7 @@ class FFTConv2d(nn.Conv2d):
         if self.training or torch.is_grad_enabled():
             self._cache = None
             return None
-        plan = Tiling(shape, weight)
+        plan = FftPlan(shape, weight)
         key = (plan.axes, weight.dtype, weight.device)
         # By value: fused optimisers (torch 2.13) and ``weight.data`` change a weight without counting up its version.
         if self._cache is None or self._cache[0] != key or not torch.equal(self._cache[1], weight):

@@ -13,11 +13,10 @@ import torch.nn.functional as nnf
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from anomaly_seg.classifier import pooled_score
-from anomaly_seg.errors import InputError
 from anomaly_seg.models.base import Network, Output
-from anomaly_seg.models.blocks import Backend, Init, Norm, UpBlock, initialise, scaled, start_at
-from anomaly_seg.models.encoder import Encoder
+from anomaly_seg.models.blocks import Backend, Init, Norm, UpBlock, init_head_bias, initialise, scale_channels
+from anomaly_seg.models.classifier import pooled_score
+from anomaly_seg.models.encoders.segdec import Encoder
 
 Map = Float[Tensor, "b 1 h w"]
 
@@ -70,10 +69,10 @@ class OneStage(Network):
 
     Args:
         in_channels: 1 for grey images.
-        width: fraction of the published channel counts; 1 is the paper's.
+        width_multiplier: fraction of the published channel counts; 1 is the paper's.
         norm: normalisation after each convolution (silent in the paper; see `blocks.normalisation`).
-        decoder_widths: channels of the decoder at 1/4, 1/2 and full size, before `width` (silent in the paper:
-            those of the encoder stage joined).
+        decoder_widths: channels of the decoder at 1/4, 1/2 and full size, before `width_multiplier` (silent in the
+            paper: those of the encoder stage joined).
         transposed_kernel: kernel of the transposed convolutions (silent: 2).
         upsampling: how side outputs reach input size (silent: bilinear).
         bottom: which logit plays the "bottom" layer in Eq. 4 (our reading: f1, the finest).
@@ -92,7 +91,7 @@ class OneStage(Network):
     def __init__(
         self,
         in_channels: int = 1,
-        width: float = 1.0,
+        width_multiplier: float = 1.0,
         norm: Norm = "batch",
         decoder_widths: Sequence[int] = (64, 64, 32),
         transposed_kernel: int = 2,
@@ -107,9 +106,9 @@ class OneStage(Network):
     ) -> None:
         super().__init__()
         self._check(bottom, multiplications, side_outputs, readout, upsampling, decoder_widths)
-        self.encoder = Encoder(in_channels, width, norm, large_kernel)
+        self.encoder = Encoder(in_channels, width_multiplier, norm, large_kernel)
         c1, c2, c3, c4 = self.encoder.widths
-        d3, d2, d1 = (scaled(c, width) for c in decoder_widths)
+        d3, d2, d1 = (scale_channels(c, width_multiplier) for c in decoder_widths)
         self.up3 = UpBlock(c4, c3, d3, 5, norm, transposed_kernel)
         self.up2 = UpBlock(d3, c2, d2, 5, norm, transposed_kernel)
         self.up1 = UpBlock(d2, c1, d1, 5, norm, transposed_kernel)
@@ -117,7 +116,7 @@ class OneStage(Network):
         self.side = nn.ModuleDict({f"f{k}": SideOutput(*shapes[k], upsampling) for k in side_outputs})
         initialise(self, init)
         for head in self.side.values():
-            start_at(head_bias, head.reduce)  # type: ignore[arg-type]
+            init_head_bias(head_bias, head.reduce)  # type: ignore[arg-type]
         self.bottom, self.multiplications, self.readout = bottom, multiplications, readout
 
     def forward(self, image: Float[Tensor, "b c h w"]) -> Output:
@@ -176,20 +175,18 @@ class OneStage(Network):
     ) -> None:
         names = [f"f{k}" for k in sides]
         if not sides or any(k not in (1, 2, 3) for k in sides) or len(set(sides)) != len(sides):
-            raise InputError(f"model.network.side_outputs={list(sides)}: choose from 1, 2 and 3, each once")
+            raise ValueError(f"side_outputs={list(sides)}: choose from 1, 2 and 3, each once")
         if bottom not in names:
-            raise InputError(f"model.network.bottom={bottom}: choose one of the side outputs, {', '.join(names)}")
+            raise ValueError(f"bottom={bottom}: choose one of the side outputs, {', '.join(names)}")
         if len(decoder_widths) != 3 or any(not isinstance(c, int) or c < 1 for c in decoder_widths):
-            raise InputError(
-                f"model.network.decoder_widths={list(decoder_widths)}: use three whole numbers, each 1 or more"
-            )
+            raise ValueError(f"decoder_widths={list(decoder_widths)}: use three whole numbers, each 1 or more")
         if not isinstance(multiplications, int) or multiplications < 0:
-            raise InputError(f"model.network.multiplications={multiplications}: use a whole number, 0 or more")
+            raise ValueError(f"multiplications={multiplications}: use a whole number, 0 or more")
         readouts = [*names, "fine", *(["C", "F"] if len(sides) > 1 else [])]
         if readout not in readouts:
-            raise InputError(f"model.network.readout={readout}: these side outputs give {', '.join(readouts)}")
+            raise ValueError(f"readout={readout}: these side outputs give {', '.join(readouts)}")
         if upsampling not in ("bilinear", "nearest"):
-            raise InputError(f"model.network.upsampling={upsampling}: choose bilinear or nearest")
+            raise ValueError(f"upsampling={upsampling}: choose bilinear or nearest")
 
 
 def prior_log_odds(fraction: float) -> float:

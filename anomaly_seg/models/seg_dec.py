@@ -13,18 +13,18 @@ import torch.nn.functional as nnf
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from anomaly_seg.classifier import to_float64
 from anomaly_seg.models.base import Network, Output
-from anomaly_seg.models.blocks import Backend, Init, Norm, conv_norm_relu, initialise, normalisation, start_at
-from anomaly_seg.models.encoder import Encoder
+from anomaly_seg.models.blocks import Backend, Init, Norm, conv_norm_relu, init_head_bias, initialise, normalisation
+from anomaly_seg.models.classifier import to_float64
+from anomaly_seg.models.encoders.segdec import Encoder
 
 
 class Segmentation(nn.Module):
     """The shared encoder and a 1x1 convolution to one channel with normalisation: the mask's logit at 1/8 size."""
 
-    def __init__(self, in_channels: int, width: float, norm: Norm, large_kernel: Backend) -> None:
+    def __init__(self, in_channels: int, width_multiplier: float, norm: Norm, large_kernel: Backend) -> None:
         super().__init__()
-        self.encoder = Encoder(in_channels, width, norm, large_kernel)
+        self.encoder = Encoder(in_channels, width_multiplier, norm, large_kernel)
         self.head = nn.Sequential(nn.Conv2d(self.encoder.widths[-1], 1, 1, bias=False), normalisation(norm, 1))
 
     def forward(
@@ -54,12 +54,13 @@ class Decision(nn.Module):
 
 
 class SegDec(Network):
-    """Segmentation and decision networks; `model.phases` trains them one after the other.
+    """Segmentation and decision networks; two phases train them one after the other.
 
     Args:
         in_channels: 1 for grey images.
-        width: fraction of the published channel counts of the segmentation network.
-        decision_widths: channels of the decision network, not scaled by `width`: 1 or 2 channels decide nothing.
+        width_multiplier: fraction of the published channel counts of the segmentation network.
+        decision_widths: channels of the decision network, not scaled by `width_multiplier`: 1 or 2 channels decide
+            nothing.
         norm: "instance" is what the published code computed: statistics of the current image, at evaluation too.
         init: "normal" is the published N(0, 0.01).
         head_bias: start of the mask logit's shift (published: 0; the log-odds of a defect pixel spare Adam many steps).
@@ -75,7 +76,7 @@ class SegDec(Network):
     def __init__(
         self,
         in_channels: int = 1,
-        width: float = 1.0,
+        width_multiplier: float = 1.0,
         decision_widths: Sequence[int] = (8, 16, 32),
         norm: Norm = "instance",
         head_bias: float = 0.0,
@@ -83,11 +84,11 @@ class SegDec(Network):
         large_kernel: Backend = "direct",
     ) -> None:
         super().__init__()
-        self.segmentation = Segmentation(in_channels, width, norm, large_kernel)
+        self.segmentation = Segmentation(in_channels, width_multiplier, norm, large_kernel)
         channels = self.segmentation.encoder.widths[-1]
         self.decision = Decision(channels, decision_widths, norm)
         initialise(self, init)
-        start_at(head_bias, self.segmentation.head[1])
+        init_head_bias(head_bias, self.segmentation.head[1])
 
     @property
     def size_rule(self) -> str:

@@ -6,9 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from anomaly_seg.errors import InputError
 from anomaly_seg.models.base import Network, Output
-from anomaly_seg.models.blocks import Init, Norm, UpBlock, conv_stage, initialise, scaled, start_at
+from anomaly_seg.models.blocks import Init, Norm, UpBlock, conv_stage, init_head_bias, initialise, scale_channels
 from anomaly_seg.models.one_stage import SideOutput
 
 
@@ -17,7 +16,7 @@ class UNet(Network):
 
     Args:
         in_channels: 1 for grey images.
-        width: fraction of `base`.
+        width_multiplier: fraction of `base`.
         base: channels at full size (64 in the original).
         depth: number of down-samplings (4 in the original).
         norm, init: as in the other networks.
@@ -31,7 +30,7 @@ class UNet(Network):
     def __init__(
         self,
         in_channels: int = 1,
-        width: float = 1.0,
+        width_multiplier: float = 1.0,
         base: int = 64,
         depth: int = 4,
         norm: Norm = "batch",
@@ -40,12 +39,12 @@ class UNet(Network):
     ) -> None:
         super().__init__()
         if depth < 1:
-            raise InputError(f"model.network.depth={depth}: use 1 or more")
+            raise ValueError(f"depth={depth}: use 1 or more")
         if base < 1:
-            raise InputError(f"model.network.base={base}: use 1 or more")
+            raise ValueError(f"base={base}: use 1 or more")
         self.size_multiple = 2**depth
         self.smallest_size = 2 * self.size_multiple  # one value per channel has no statistics to normalise by
-        widths = [scaled(base * 2**level, width) for level in range(depth + 1)]
+        widths = [scale_channels(base * 2**level, width_multiplier) for level in range(depth + 1)]
         self.down = nn.ModuleList(
             conv_stage(a, b, 3, 2, norm) for a, b in zip([in_channels, *widths], widths, strict=False)
         )
@@ -53,7 +52,7 @@ class UNet(Network):
         self.pool = nn.MaxPool2d(2)
         self.head = SideOutput(widths[0], 1, "bilinear")
         initialise(self, init)
-        start_at(head_bias, self.head.reduce)
+        init_head_bias(head_bias, self.head.reduce)
 
     def forward(self, image: Float[Tensor, "b c h w"]) -> Output:
         self.check_size(image)

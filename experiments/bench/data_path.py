@@ -20,8 +20,8 @@ import torch
 
 from anomaly_seg.data.cache import Preparation
 from anomaly_seg.data.datamodule import FoldDataModule
-from anomaly_seg.data.synthetic import read
-from anomaly_seg.environment import describe
+from anomaly_seg.data.readers.synthetic import read
+from anomaly_seg.results.environment import describe
 
 HEIGHT, WIDTH = 1408, 512
 TARGET = 150  # samples/s without augmentation
@@ -52,11 +52,11 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
-    dataset, how = read(options.images // 5, 5, 0.2, HEIGHT, WIDTH), Preparation(HEIGHT, WIDTH, dilation=9)
+    dataset, preparation = read(options.images // 5, 5, 0.2, HEIGHT, WIDTH), Preparation(HEIGHT, WIDTH, dilation=9)
     results = {}
     with tempfile.TemporaryDirectory() as cache:
         for recipe in ("none", "flips", "light"):
-            data = FoldDataModule(dataset, how, fold=0, augmentation=recipe, cache_dir=cache)
+            data = FoldDataModule(dataset, preparation, fold=0, augmentation=recipe, cache_dir=cache)
             results[recipe] = measure(data, options.repeats)
             print(f"{recipe:6} {results[recipe]['median']:7.1f} samples/s, quartiles {results[recipe]['quartiles']}")
     about = {"size": [HEIGHT, WIDTH], "images_per_pass": len(data.split.train), "repeats": options.repeats, "cores": 1}

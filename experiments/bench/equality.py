@@ -22,16 +22,17 @@ from networks import settle
 from sealing import Models, convert
 from tqdm import tqdm
 
-from anomaly_seg import metrics, thresholds
-from anomaly_seg.detector import formats, int8
-from anomaly_seg.detector.export import seal
-from anomaly_seg.detector.int8 import Pictures, find_pictures
-from anomaly_seg.detector.lighten import lighten
-from anomaly_seg.detector.load import KINDS
-from anomaly_seg.detector.members import Member, build_network, held_out, read_members
-from anomaly_seg.detector.sealed import Prepare, Sealed
-from anomaly_seg.environment import describe
 from anomaly_seg.errors import InputError
+from anomaly_seg.evaluation import metrics, thresholds
+from anomaly_seg.exporting import formats, int8
+from anomaly_seg.exporting.ensemble import Member, held_out, read_members
+from anomaly_seg.exporting.export import seal
+from anomaly_seg.exporting.graph import InferenceGraph, Preprocess
+from anomaly_seg.exporting.int8 import Pictures, find_pictures
+from anomaly_seg.exporting.optimize import optimize
+from anomaly_seg.inference.load import KINDS
+from anomaly_seg.results.environment import describe
+from anomaly_seg.training.build import make_network
 
 FAINT = 1e-6
 """Below it a score is compared by difference: a product of sigmoids loses its last digits on the way to 1e-12."""
@@ -48,7 +49,7 @@ def read_folds(root: Path) -> list[Member]:
     return members
 
 
-def convert_int8(sealed: Sealed, channels: int, pictures: Pictures) -> Models:
+def convert_int8(sealed: InferenceGraph, channels: int, pictures: Pictures) -> Models:
     """The same in 8 bits, for the runtimes that can, calibrated on training images."""
     found = {f"{name} INT8": model for name, model in convert(sealed, channels).items() if model[1] != "torch"}
     return {name: (int8.quantise(model, kind, pictures.batches()), kind) for name, (model, kind) in found.items()}
@@ -77,10 +78,10 @@ def trained(members: list[Member], with_int8: bool) -> dict[str, Any]:
         fold = member.result.run.fold
         pictures = find_pictures(member)
         test = pictures.data.split.test
-        sealed, how = seal([member], limit)
-        models = convert(sealed, how.channels)
+        sealed, preparation = seal([member], limit)
+        models = convert(sealed, preparation.channels)
         if with_int8:
-            models |= convert_int8(seal([member], limit, fewer=False)[0], how.channels, pictures)
+            models |= convert_int8(seal([member], limit, fewer=False)[0], preparation.channels, pictures)
         images = [pictures.image(i) for i in test.tolist()]
         scores[fold] = score(models, sealed.names, images, f"{member.result.run.model} {fold}")
         scores[fold]["as trained"] = reported.score[reported.fold == fold]
@@ -118,12 +119,12 @@ def untrained(member: Member, count: int) -> dict[str, Any]:
     picks = np.linspace(0, len(pictures.data.arrays.labels) - 1, count).round().astype(int)
     images = [pictures.image(i) for i in picks.tolist()]
     torch.manual_seed(0)
-    settings = member.settings
-    settings["model"]["network"]["width"] = 1.0
-    network = build_network(settings)
-    prepare = Prepare(*PAPER, "resize", "area")
+    model = member.settings.model
+    full = model.model_copy(update={"network": model.network | {"width_multiplier": 1.0}})
+    network = make_network(full)
+    prepare = Preprocess(*PAPER, "resize", "area")
     settle(network, prepare(torch.from_numpy(images[0][None])))
-    sealed = Sealed([lighten(network)], prepare, 0.5).eval()
+    sealed = InferenceGraph([optimize(network)], prepare, 0.5).eval()
     sealed.find_maps(channels=1)
     scores = score(convert(sealed, 1), sealed.names, images, f"{member.result.run.model}, paper scale")
     limit = float(np.median(scores["torch.export"]))

@@ -27,7 +27,7 @@ def image() -> np.ndarray:
 
 def open_file(path: Path) -> Callable[[], float]:
     """One run of a sealed model, which returns the score."""
-    from anomaly_seg.detector.load import KINDS
+    from anomaly_seg.inference.load import KINDS
 
     if path.suffix == ".pt2":
         import torch

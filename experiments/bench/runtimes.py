@@ -27,13 +27,13 @@ from networks import settle, use_torchs_norm
 from one_runtime import CORES, NATIVE, answer, image
 from sealing import convert
 
-from anomaly_seg.detector import formats
-from anomaly_seg.detector.int8 import quantise
-from anomaly_seg.detector.lighten import lighten
-from anomaly_seg.detector.sealed import Prepare, Sealed
-from anomaly_seg.environment import describe
+from anomaly_seg.exporting import formats
+from anomaly_seg.exporting.graph import InferenceGraph, Preprocess
+from anomaly_seg.exporting.int8 import quantise
+from anomaly_seg.exporting.optimize import optimize
 from anomaly_seg.models.base import Network
 from anomaly_seg.models.one_stage import OneStage
+from anomaly_seg.results.environment import describe
 
 SCALES = {"laptop": (704, 256, 0.25), "paper": (1408, 512, 1.0)}
 FILES = {
@@ -48,8 +48,8 @@ def network(scale: str, norm: str, large_kernel: str) -> Network:
     """The same weights for every runtime."""
     height, width, factor = SCALES[scale]
     torch.manual_seed(0)
-    made = OneStage(width=factor, norm=norm, large_kernel=large_kernel)  # type: ignore[arg-type]
-    pixels = Prepare(height, width, "resize", "area")(torch.from_numpy(image()))
+    made = OneStage(width_multiplier=factor, norm=norm, large_kernel=large_kernel)  # type: ignore[arg-type]
+    pixels = Preprocess(height, width, "resize", "area")(torch.from_numpy(image()))
     settle(made, pixels)
     return made
 
@@ -68,11 +68,11 @@ def write_models(scale: str, norm: str, folder: Path) -> dict[str, float]:
     return sizes
 
 
-def seal(scale: str, norm: str, fewer: bool) -> Sealed:
+def seal(scale: str, norm: str, fewer: bool) -> InferenceGraph:
     """The sealed network; fewer: by fewer products, as for float32."""
     height, width, _ = SCALES[scale]
-    prepare = Prepare(height, width, "resize", "area")
-    sealed = Sealed([lighten(network(scale, norm, "fft"), fewer)], prepare, 0.5).eval()
+    prepare = Preprocess(height, width, "resize", "area")
+    sealed = InferenceGraph([optimize(network(scale, norm, "fft"), fewer)], prepare, 0.5).eval()
     sealed.find_maps(channels=1)
     return sealed
 
@@ -85,7 +85,7 @@ def eager(name: str, scale: str, norm: str) -> Callable[[], float]:
     if name == "plain":
         use_torchs_norm(made)
     height, width, _ = SCALES[scale]
-    pixels = Prepare(height, width, "resize", "area")(torch.from_numpy(image())).contiguous(memory_format=layout)
+    pixels = Preprocess(height, width, "resize", "area")(torch.from_numpy(image())).contiguous(memory_format=layout)
 
     @torch.inference_mode()
     def run() -> float:

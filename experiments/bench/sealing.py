@@ -2,13 +2,13 @@
 
 from typing import Any
 
-from anomaly_seg.detector import formats
-from anomaly_seg.detector.sealed import Sealed
+from anomaly_seg.exporting import formats
+from anomaly_seg.exporting.graph import InferenceGraph
 
 Models = dict[str, tuple[Any, formats.Format]]
 
 
-def convert(sealed: Sealed, channels: int) -> Models:
+def convert(sealed: InferenceGraph, channels: int) -> Models:
     """A sealed network in the three formats, by runtime."""
     program = formats.trace(sealed, channels)
     onnx = formats.onnx_model(program, sealed.names)

@@ -20,23 +20,22 @@ from typing import Any
 import lightning as L
 import numpy as np
 import torch
-from omegaconf import OmegaConf
 
 from anomaly_seg.cli import config_folder
 from anomaly_seg.data.datamodule import Batch, FoldDataModule, to_float
-from anomaly_seg.data.readers import read_dataset
-from anomaly_seg.environment import describe
-from anomaly_seg.loggers import make_logger
 from anomaly_seg.losses import Phase
 from anomaly_seg.models.base import Network, Output
 from anomaly_seg.models.one_stage import SideOutput
-from anomaly_seg.module import SegmentationModule
-from anomaly_seg.run import Timer, make_data, make_trainer
-from anomaly_seg.sweep import compose
+from anomaly_seg.results.environment import describe
+from anomaly_seg.settings import OptimizerSettings, Settings
+from anomaly_seg.training.build import Timer, make_data, make_trainer, read_dataset
+from anomaly_seg.training.compose import compose_settings
+from anomaly_seg.training.loggers import make_logger
+from anomaly_seg.training.module import SegmentationModule
 
 SUPERVISED = ("f1", "f2", "f3")
 PHASES = [Phase("all", 1.0, (), dict.fromkeys(SUPERVISED, 1.0))]
-ADAM = {"name": "adam", "lr": 0.001, "fused": True}
+ADAM = OptimizerSettings(name="adam", lr=0.001, fused=True)  # type: ignore[call-arg]
 
 
 class AlmostNothing(Network):
@@ -70,19 +69,19 @@ def step_times(times: list[float | None]) -> list[float]:
     return [1000 * (b - a) for a, b in pairwise(times) if a is not None and b is not None]
 
 
-def by_lightning(chosen: dict[str, Any], data: FoldDataModule, folder: Path) -> list[float]:
+def by_lightning(settings: Settings, data: FoldDataModule, folder: Path) -> list[float]:
     module, clock = SegmentationModule(AlmostNothing(), PHASES, ADAM, channels_last=True), Clock()
-    trainer = make_trainer(chosen, folder, make_logger(chosen, folder), Timer())
+    trainer = make_trainer(settings, folder, make_logger(settings, folder), Timer())
     trainer.callbacks.append(clock)
     trainer.fit(module, data)
     return step_times(clock.times)
 
 
-def by_hand(chosen: dict[str, Any], data: FoldDataModule, folder: Path) -> list[float]:
+def by_hand(settings: Settings, data: FoldDataModule, folder: Path) -> list[float]:
     module, clock = SegmentationModule(AlmostNothing(), PHASES, ADAM, channels_last=True), Clock()
     network, weights = module.network.train(), PHASES[0].weights
     optimizer = torch.optim.Adam(network.parameters(), lr=0.001, fused=True)
-    for _ in range(chosen["epochs"]):
+    for _ in range(settings.epochs):
         clock.on_train_epoch_start()
         for raw in data.train_dataloader():
             clock.on_train_batch_start()
@@ -107,11 +106,11 @@ def main() -> None:
     loops: dict[str, Callable[..., list[float]]] = {"by hand": by_hand, "Lightning": by_lightning}
     with tempfile.TemporaryDirectory() as name:
         words += ["trainer.accelerator=cpu", "trainer.enable_progress_bar=false", f"data.cache_dir={name}/cache"]
-        chosen: Any = OmegaConf.to_container(compose(config_folder(), words), resolve=True)
-        data = make_data(chosen, read_dataset(chosen["data"]["reader"]))
+        settings = compose_settings(config_folder(), words)
+        data = make_data(settings, read_dataset(settings))
         for i in range(options.repeats):
             for loop, times in loops.items():
-                found.setdefault(loop, []).append(float(np.median(times(chosen, data, Path(name) / f"{loop}{i}"))))
+                found.setdefault(loop, []).append(float(np.median(times(settings, data, Path(name) / f"{loop}{i}"))))
     added = [a - b for a, b in zip(found["Lightning"], found["by hand"], strict=True)]
     print(f"{np.median(added):.2f} ms a step ({', '.join(f'{a:.2f}' for a in added)})")
     facts = {

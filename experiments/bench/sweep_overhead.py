@@ -16,8 +16,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from anomaly_seg.environment import describe
-from anomaly_seg.results import read_result
+from anomaly_seg.results.environment import describe
+from anomaly_seg.results.run_files import read_result
 
 TARGET = 2.0  # seconds a job
 

@@ -27,11 +27,11 @@ from torch import Tensor
 from tqdm import tqdm
 
 from anomaly_seg.cli import config_folder
-from anomaly_seg.environment import describe
 from anomaly_seg.losses import make_phases
 from anomaly_seg.models.base import Network
-from anomaly_seg.module import compiled_as, make_loss
-from anomaly_seg.sweep import compose
+from anomaly_seg.results.environment import describe
+from anomaly_seg.training.compose import compose
+from anomaly_seg.training.module import compiled_as, make_loss
 
 MODELS = ("one_stage", "seg_dec", "unet")
 PLAIN = {

@@ -1,0 +1,241 @@
+"""Pixels from image files, on disk or inside a zip: decoding, orientation, and 8-bit grey or colour."""
+
+import io
+import re
+import zipfile
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal, Protocol
+
+import cv2
+import numpy as np
+
+from anomaly_seg.errors import InputError
+
+Convert = Literal["error", "grey8"]
+
+
+class Source(Protocol):
+    """Somewhere pixels come from."""
+
+    @property
+    def name(self) -> str:
+        """For messages: the file, or the file inside an archive."""
+        ...
+
+    def fingerprint(self) -> str:
+        """Changes when the content changes; the same for a file and for its copy in a zip."""
+        ...
+
+    def pixels(self) -> np.ndarray:
+        """(h, w) or (h, w, c) as stored."""
+        ...
+
+
+@dataclass(frozen=True)
+class FileSource:
+    """An image file."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        return str(self.path)
+
+    def fingerprint(self) -> str:
+        data = self._bytes()
+        return f"{zlib.crc32(data):08x}-{len(data)}"
+
+    def pixels(self) -> np.ndarray:
+        return decode(self._bytes(), self.name)
+
+    def _bytes(self) -> bytes:
+        try:
+            return self.path.read_bytes()
+        except OSError as error:
+            raise InputError(
+                f"{self.path}: cannot be read ({error.strerror}); check the file and its rights"
+            ) from error
+
+
+@lru_cache(maxsize=8)
+def _archive(path: Path, _changed: int, _size: int) -> zipfile.ZipFile:
+    return zipfile.ZipFile(path)
+
+
+def open_archive(path: Path) -> zipfile.ZipFile:
+    """A zip, opened once per process, and anew if the file changes.
+
+    Raises:
+        InputError: the file is no complete zip, or cannot be read.
+    """
+    try:
+        stat = path.stat()
+        return _archive(path, stat.st_mtime_ns, stat.st_size)
+    except (zipfile.BadZipFile, OSError) as error:
+        raise InputError(f"{path}: not a complete zip archive ({error}); copy or download it again") from error
+
+
+@dataclass(frozen=True)
+class ZipSource:
+    """An image inside a zip, read without unpacking."""
+
+    archive: Path
+    member: str
+
+    @property
+    def name(self) -> str:
+        return f"{self.archive}!{self.member}"
+
+    def fingerprint(self) -> str:
+        info = open_archive(self.archive).getinfo(self.member)
+        return f"{info.CRC:08x}-{info.file_size}"
+
+    def pixels(self) -> np.ndarray:
+        try:
+            data = open_archive(self.archive).read(self.member)
+        except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError) as error:  # RuntimeError: encrypted
+            raise InputError(
+                f"{self.name}: damaged inside the zip ({error}); copy or download the zip again"
+            ) from error
+        return decode(data, self.name)
+
+
+def decode(data: bytes, name: str) -> np.ndarray:
+    """Pixels as stored, upright, from the bytes of an image file.
+
+    A camera's note of how it was held (Exif) is followed, as annotation tools and browsers do, so that outlines drawn
+    there lie where they were drawn.
+
+    Raises:
+        InputError: not an image, several in one file, or one of more pixels than OpenCV takes.
+    """
+    usable = data and not (data.startswith(b"\xff\xd8") and _cut_short(data))
+    try:
+        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) if usable else None
+    except cv2.error as error:
+        limit = "more than 2^30 pixels (the environment variable OPENCV_IO_MAX_IMAGE_PIXELS sets another limit)"
+        reason = limit if "CV_IO_MAX_IMAGE" in error.err else error.err
+        raise InputError(f"{name}: does not decode, {reason}; cut the picture into parts") from error
+    if pixels is None:
+        raise InputError(f"{name}: does not decode as an image; give a whole PNG, JPEG, BMP or TIFF, or leave it out")
+    pages = _pages(data)
+    if pages > 1:
+        raise InputError(f"{name}: holds {pages} pictures, of which only the first would be seen; save each as a file")
+    return _upright(pixels, data)
+
+
+def _pages(data: bytes) -> int:
+    """Full-size pictures in the file: a TIFF's pages, an animated PNG's frames."""
+    if data.startswith(b"\x89PNG"):
+        _, control, frames = data[: data.find(b"IDAT")].partition(b"acTL")
+        return int.from_bytes(frames[:4]) if control else 1
+    if not data.startswith(TIFF):
+        return 1
+    from PIL.TiffImagePlugin import ImageFileDirectory_v2
+
+    file, seen, pages = io.BytesIO(data), {0}, 0
+    try:
+        directory = ImageFileDirectory_v2(data[: 16 if data[2] == BIG else 8])
+        while directory.next not in seen:
+            seen.add(directory.next)
+            file.seek(directory.next)
+            directory.load(file)
+            pages += not directory.get(NEW_SUBFILE_TYPE, 0) & 1
+    except Exception:  # whatever a damaged chain makes the reader stumble over: OpenCV has read its first
+        pass
+    return pages
+
+
+BIG = 43
+"""Third byte of a TIFF with offsets of 8 bytes."""
+
+NEW_SUBFILE_TYPE = 254
+"""TIFF's tag of a page; bit 0 says that it is a smaller copy of another, such as a thumbnail."""
+
+
+JPEG_MARK = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]", re.DOTALL)
+"""Between segments, and after a scan's data, in which 255 is followed by 0 or by a restart mark of 208 to 215."""
+
+
+def _cut_short(jpeg: bytes) -> bool:
+    """Whether the end mark is missing: OpenCV 4 fills up what is missing with grey and says nothing."""
+    at = 2
+    while mark := JPEG_MARK.search(jpeg, at):
+        if mark[0] == b"\xff\xd9":
+            return False
+        at = mark.end() + int.from_bytes(jpeg[mark.end() : mark.end() + 2])
+    return True
+
+
+UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {
+    2: np.fliplr,
+    3: lambda p: np.rot90(p, 2),
+    4: np.flipud,
+    5: lambda p: np.flipud(np.rot90(p)),
+    6: lambda p: np.rot90(p, -1),
+    7: lambda p: np.fliplr(np.rot90(p)),
+    8: np.rot90,
+}
+"""What turns pixels as stored upright, by Exif's orientation; 1 is upright."""
+
+
+def _upright(pixels: np.ndarray, data: bytes) -> np.ndarray:
+    if data.startswith(TIFF) or b"exif" not in data[:EXIF_REACH].lower():
+        return pixels
+    from PIL import ExifTags, Image
+
+    try:
+        with Image.open(io.BytesIO(data)) as picture:
+            turn = UPRIGHT.get(picture.getexif().get(ExifTags.Base.Orientation, 1))
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):  # decodes, but its notes do not
+        return pixels
+    return pixels if turn is None else np.ascontiguousarray(turn(pixels))
+
+
+EXIF_REACH = 1 << 16
+"""Bytes in which a file says whether it has such notes."""
+
+TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+"""How a TIFF begins; OpenCV turns these upright itself."""
+
+
+def load_image(source: Source, convert: Convert = "error", channels: int = 1) -> np.ndarray:
+    """8-bit image: (h, w) uint8 grey, or (h, w, 3) uint8 RGB.
+
+    Args:
+        source: where from.
+        convert: "error" refuses 16 bit, and colour where grey is wanted; "grey8" turns 16-bit to 8-bit (65535 becomes
+            255) and, where grey is wanted, colour to grey.
+        channels: 1 = grey; 3 = colour, where grey images are repeated and an alpha channel is dropped.
+
+    Raises:
+        InputError: colour or 16-bit with `convert="error"`, or another depth.
+    """
+    pixels = source.pixels()
+    found = 1 if pixels.ndim == 2 else pixels.shape[2]
+    deep = pixels.dtype != np.uint8
+    usable = pixels.dtype in (np.uint8, np.uint16) and found in (1, 3, 4)
+    if not usable or (convert == "error" and (deep or (found > 1 and channels == 1))):
+        raise InputError(_unusable(source.name, pixels.dtype, found, channels, usable))
+    if deep:
+        pixels = (pixels // 257).astype(np.uint8)
+    if found == 1:
+        grey = pixels.reshape(pixels.shape[:2])
+        return grey if channels == 1 else np.repeat(grey[:, :, None], 3, axis=2)
+    grey_code, colour_code = (
+        (cv2.COLOR_BGR2GRAY, cv2.COLOR_BGR2RGB) if found == 3 else (cv2.COLOR_BGRA2GRAY, cv2.COLOR_BGRA2RGB)
+    )
+    return cv2.cvtColor(pixels, grey_code if channels == 1 else colour_code)
+
+
+def _unusable(name: str, dtype: np.dtype, found: int, channels: int, convertible: bool) -> str:
+    kind = {1: "grey", 3: "RGB", 4: "RGBA"}.get(found, f"{found}-channel")
+    wanted = "grey 8-bit" if channels == 1 else "8-bit"
+    remedy = "convert it, or set data.convert=grey8" if convertible else "convert it"
+    if convertible and channels == 1 and found > 1 and dtype == np.uint8:
+        remedy += ", or data.channels=3 to keep the colour"
+    return f"{name}: {kind}, {dtype.itemsize * 8} bit, not {wanted}; {remedy}"

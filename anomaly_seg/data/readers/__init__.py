@@ -1,0 +1,1 @@
+"""Readers: one data set a file."""

@@ -1,1 +1,0 @@
-"""A trained detector at work: sealed models, predictions, a page and an HTTP API. Needs no torch to predict."""

@@ -1,0 +1,1 @@
+"""Evaluation: scores, metrics, thresholds, guarantees and pictures of test images."""

@@ -1,0 +1,1 @@
+"""Sealed models in the making: from finished runs to one model file."""

@@ -1,0 +1,1 @@
+"""Sealed models at work: load, predict, watch. Never imports torch."""

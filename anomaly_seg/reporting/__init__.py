@@ -1,0 +1,1 @@
+"""Reports on finished runs, from their result files alone. No torch."""

@@ -1,0 +1,1 @@
+"""Result files of a run: schema, readers and writers. No torch."""

@@ -1,0 +1,1 @@
+"""Training: settings to objects, one run, its folder, sweeps."""

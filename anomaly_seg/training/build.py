@@ -1,0 +1,153 @@
+"""From settings to the objects of a run: data, network, LightningModule, Trainer."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint, Timer, TQDMProgressBar
+
+from anomaly_seg.data.cache import default_cache
+from anomaly_seg.data.datamodule import FoldDataModule
+from anomaly_seg.data.records import Dataset
+from anomaly_seg.data.tiling import ALIGN
+from anomaly_seg.errors import InputError
+from anomaly_seg.instantiate import instantiate
+from anomaly_seg.losses import Phase, check_phases
+from anomaly_seg.models.base import Network
+from anomaly_seg.models.one_stage import prior_log_odds
+from anomaly_seg.settings import ModelSettings, Settings, TrainerSettings
+from anomaly_seg.training.checkpoint import CHECKPOINT, CheckpointFile
+from anomaly_seg.training.loggers import RunLogger
+from anomaly_seg.training.module import SegmentationModule
+from anomaly_seg.training.precision import resolve_precision
+from anomaly_seg.training.profiling import ProfileSteps
+
+
+class LossBar(TQDMProgressBar):
+    """Lightning's bar with the epoch's mean loss so far."""
+
+    def get_metrics(self, trainer: pl.Trainer, module: SegmentationModule) -> dict[str, Any]:  # type: ignore[override]
+        means = module.step_losses.means()
+        return {"loss": f"{means['loss']:.3g}"} if means else {}
+
+
+def read_dataset(settings: Settings) -> Dataset:
+    """The data set of `data.reader`. Raises InputError: what the reader has against its arguments, or its files."""
+    return instantiate(settings.data.reader, "data.reader")
+
+
+def make_data(settings: Settings, dataset: Dataset) -> FoldDataModule:
+    """The fold's DataModule."""
+    data = settings.data
+    return FoldDataModule(
+        dataset,
+        settings.preparation,
+        settings.fold,
+        folds=data.folds,
+        split=data.split,
+        split_seed=data.split_seed,
+        sampler=settings.sampler.kind,
+        augmentation=settings.augment,
+        batch_size=settings.batch_size,
+        workers=data.workers,
+        seed=settings.seed,
+        cache_dir=data.cache_dir or default_cache(),
+        evaluate_on=settings.evaluate_on,
+        splits=data.splits,
+    )
+
+
+def make_network(model: ModelSettings, head_bias: float = 0.0) -> Network:
+    """The network, with weights that mean nothing yet.
+
+    Args:
+        model: its settings.
+        head_bias: what stands for `head_bias: prior`; any number where trained weights follow.
+
+    Raises:
+        InputError: arguments that the network refuses, under their key.
+    """
+    arguments = dict(model.network)
+    if arguments.get("head_bias") == "prior":
+        arguments["head_bias"] = head_bias
+    return instantiate(arguments, "model.network")
+
+
+def make_network_for(settings: Settings, data: FoldDataModule) -> Network:
+    """The network to train on these data, whose heads start at the log-odds of the training labels if so set.
+
+    Raises:
+        InputError: as `make_network`; or a size that the network cannot take.
+    """
+    prior = prior_log_odds(data.defect_fraction()) if settings.model.network.get("head_bias") == "prior" else 0.0
+    network, preparation = make_network(settings.model, prior), data.preparation
+    try:
+        network.check_size(torch.zeros(1, preparation.channels, preparation.height, preparation.width, device="meta"))
+    except ValueError as error:
+        raise InputError(f"{error} (set scale.height and scale.width)") from error
+    if preparation.fit == "tile" and ALIGN % network.size_multiple:
+        raise InputError(
+            f"data.fit=tile: tiles start on multiples of {ALIGN}, but this network pools by {network.size_multiple}; "
+            "use a smaller model.network.depth, or data.fit=resize or pad"
+        )
+    return network
+
+
+def make_phases(model: ModelSettings) -> list[Phase]:
+    """The phases of the training. Raises InputError for phases that make no sense."""
+    phases = [Phase(p.name, float(p.length), tuple(p.train), dict(p.weights)) for p in model.phases]
+    try:
+        check_phases(phases)
+    except ValueError as error:
+        raise InputError(f"model.phases: {error}") from error
+    return phases
+
+
+def make_module(settings: Settings, data: FoldDataModule) -> SegmentationModule:
+    """The network in its LightningModule."""
+    model, network = settings.model, make_network_for(settings, data)
+    return SegmentationModule(
+        network,
+        make_phases(model),
+        settings.optimizer,
+        positive_weight=model.positive_weight,
+        image_names=data.sample_names(),
+        channels_last=settings.trainer.channels_last,
+        average=model.average,
+        norm_momentum=model.norm_momentum,
+        flip_average=model.flip_average,
+        compiled=settings.trainer.compile,
+    )
+
+
+def make_trainer(settings: Settings, folder: Path, logger: RunLogger, timer: Timer) -> pl.Trainer:
+    """Lightning's Trainer; one checkpoint, after every epoch."""
+    checkpoint = ModelCheckpoint(
+        folder, CHECKPOINT.removesuffix(".ckpt"), enable_version_counter=False, save_on_train_epoch_end=True
+    )
+    callbacks: list[pl.Callback] = [timer, checkpoint]
+    if settings.profile:
+        callbacks.append(ProfileSteps(folder))
+    if settings.trainer.enable_progress_bar:
+        callbacks.append(LossBar(refresh_rate=1 if sys.stderr.isatty() else 100))
+    return pl.Trainer(
+        max_epochs=settings.all_epochs,
+        logger=logger.lightning,
+        callbacks=callbacks,
+        plugins=[CheckpointFile()],
+        default_root_dir=folder,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        **_trainer_options(settings.trainer),
+    )
+
+
+def _trainer_options(trainer: TrainerSettings) -> dict[str, Any]:
+    """The arguments of Lightning's own; the rest is the LightningModule's."""
+    options = trainer.model_dump(exclude={"channels_last", "compile"})
+    options["precision"] = resolve_precision(trainer)
+    # "warn", because bilinear up-sampling has no deterministic gradient on CUDA.
+    options["deterministic"] = "warn" if trainer.deterministic else False
+    return options

@@ -1,0 +1,94 @@
+"""From overrides to the configuration that Hydra composes, and to settings."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import ValueType
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from anomaly_seg.errors import InputError
+from anomaly_seg.settings import PATHS, Settings
+
+
+def register_resolvers() -> None:
+    """`${suffix:x}` is "-x", or nothing for an empty x: run names without loose ends."""
+    OmegaConf.register_new_resolver("suffix", lambda text: f"-{text}" if text else "", replace=True)
+
+
+def compose(config_folder: Path, overrides: Sequence[str]) -> DictConfig:
+    """The configuration that a `train` with these overrides would run with.
+
+    Raises:
+        InputError: an override that does not fit.
+    """
+    register_resolvers()
+    try:
+        with hydra.initialize_config_dir(str(config_folder.resolve()), version_base="1.3"):
+            return hydra.compose("config", overrides=list(overrides))
+    except HydraException as error:
+        raise InputError(sentence(error)) from error
+
+
+def to_plain(config: DictConfig) -> dict[str, Any]:
+    """A composed configuration as plain values. Raises InputError for an interpolation of a key that is not there."""
+    try:
+        return OmegaConf.to_container(config, resolve=True)  # type: ignore[return-value]
+    except OmegaConfBaseException as error:
+        raise InputError(str(error)) from error
+
+
+def compose_settings(config_folder: Path, overrides: Sequence[str]) -> Settings:
+    """The checked settings of one run with these overrides. Raises InputError as `compose` and `Settings.of`."""
+    return Settings.of(to_plain(compose(config_folder, overrides)))
+
+
+def compose_first(config_folder: Path, overrides: Sequence[str]) -> DictConfig:
+    """The configuration of a sweep's first job. Of a mistake in it Hydra only says that sweeps need --multirun.
+
+    Args:
+        overrides: "key=value" or "key=a,b"; globs, and what is no list of values, are left to the sweeper.
+
+    Raises:
+        InputError: as `compose`.
+    """
+    words, parser = [], OverridesParser.create()
+    for word in overrides:
+        try:
+            override = parser.parse_override(word)
+        except HydraException as error:
+            raise InputError(f"{word}: {error}") from error
+        if override.is_discrete_sweep() and override.value_type != ValueType.GLOB_CHOICE_SWEEP:
+            words.append(f"{override.get_key_element()}={next(iter(override.sweep_string_iterator()))}")
+        elif not override.is_sweep_override():
+            words.append(word)
+    return compose(config_folder, words)
+
+
+def quote_paths(overrides: Sequence[str]) -> list[str]:
+    """Overrides whose value is a path that Hydra's grammar has no place for (umlauts, brackets, =), or takes for
+    something else (2024_11 for a number), in quotes.
+    """
+    parser, words = OverridesParser.create(), []
+    for word in overrides:
+        key, _, value = word.partition("=")
+        if key.lstrip("+") in PATHS and value:
+            try:
+                parsed = parser.parse_override(word)
+                text = parsed.is_sweep_override() or isinstance(parsed.value(), str | None)
+            except HydraException:
+                text = False
+            if not text:
+                escaped = value.replace("\\", "\\\\").replace("'", "\\'")
+                word = f"{key}='{escaped}'"
+        words.append(word)
+    return words
+
+
+def sentence(error: HydraException) -> str:
+    """What Hydra says, and what OmegaConf said to it."""
+    return f"{error}\n{error.__cause__}" if isinstance(error.__cause__, OmegaConfBaseException) else str(error)

@@ -1,0 +1,221 @@
+"""What a sweep adds to a run: one failing job never stops the rest, a live line, a summary, an exit code.
+
+Jobs talk to the command through a journal, a file that each appends one line to, because Hydra's launchers run them in
+this process (basic) or in others (joblib) and return nothing.
+"""
+
+import gc
+import json
+import math
+import os
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import hydra
+from filelock import FileLock, Timeout
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from anomaly_seg.errors import InputError
+from anomaly_seg.settings import CONFIG, Settings
+from anomaly_seg.training.compose import compose_first, register_resolvers, sentence, to_plain
+
+JOURNAL = "ANOMALY_SEG_JOURNAL"
+FULL_ERROR = "HYDRA_FULL_ERROR"
+FAILURE = "failure.txt"
+MULTIRUN = {"-m", "--multirun"}
+
+
+def check_words(overrides: Sequence[str]) -> None:
+    """Refuse, with a sentence, what Hydra ends on with a traceback: switches that clash, and an output folder that is a
+    file or cannot be written.
+
+    Raises:
+        InputError: see above.
+    """
+    for word in overrides:
+        name, _, value = word.partition("=")
+        if name in ("--cfg", "-c", "--info", "-i") and MULTIRUN & set(overrides):
+            raise InputError(f"{name} shows one configuration: leave out -m, and give one value for each key")
+        if name == "output_dir":
+            place = Path(value.strip("\"'")).absolute()
+            there = next(path for path in (place, *place.parents) if path.exists())
+            if there.is_file():
+                raise InputError(f"output_dir={value}: {there} is a file: choose a folder, or move the file away")
+            if not os.access(there, os.W_OK | os.X_OK):
+                raise InputError(f"output_dir={value}: {there} cannot be written: choose another folder")
+
+
+def train(config_folder: Path, overrides: Sequence[str]) -> int:
+    """Run Hydra on `job` and sum up. Returns 0: every job ended well, 1: one failed, 2: unusable input.
+
+    Raises:
+        InputError: overrides that give no configuration; as `check_words`.
+    """
+    register_resolvers()
+    check_words(overrides)
+    if any("," in word for word in overrides) and not any(word.startswith("-") for word in overrides):
+        compose_first(config_folder, overrides)
+    with tempfile.TemporaryDirectory(prefix="anomaly-seg-") as folder:
+        journal = Path(folder) / "journal.jsonl"
+        journal.touch()
+        _launch(config_folder, overrides, journal)
+        lines = _read(journal)
+    failed = [line for line in lines if line.get("status") == "failed"]
+    if len(lines) > 1:
+        for line in failed:
+            print(
+                f"failed: {line['run']}\n  {line['error']}" + f"\n  {line['trace']}" * bool(line["trace"]),
+                file=sys.stderr,
+            )
+    if not failed:
+        return 0
+    return 2 if all(line["input"] for line in failed) else 1
+
+
+def _launch(config_folder: Path, overrides: Sequence[str], journal: Path) -> None:
+    """Hydra's command line, with these words for its own."""
+    switches = [word for word in overrides if word in MULTIRUN]  # Hydra takes none between overrides
+    words = [word for word in overrides if word not in switches]
+    argv, asked = sys.argv, os.environ.get(FULL_ERROR)
+    sys.argv = ["anomaly-seg train", *switches, *words]
+    os.environ |= {JOURNAL: str(journal), FULL_ERROR: "1"}  # else Hydra prints its errors itself, and exits
+    try:
+        hydra.main(version_base="1.3", config_path=str(config_folder.resolve()), config_name="config")(job)()
+    except HydraException as error:
+        if asked:
+            raise
+        raise InputError(sentence(error)) from error
+    except ValueError:
+        if not any(line["status"] == "failed" for line in _read(journal)):
+            raise  # and else it is Optuna's, who has no best trial where all failed
+    finally:
+        sys.argv = argv
+        del os.environ[JOURNAL], os.environ[FULL_ERROR]
+        if asked is not None:
+            os.environ[FULL_ERROR] = asked
+
+
+def job(config: DictConfig) -> float | None:
+    """One job of a sweep, or the only one: a run whose failure is written down instead of raised.
+
+    Returns:
+        AP of the scored images, for sweepers that optimise (on validation images); None on failure.
+    """
+    from anomaly_seg.results.run_files import read_result
+    from anomaly_seg.training.run import run
+
+    register_resolvers()  # a worker of joblib has not
+    name, folder = config.run_name, Path(config.output_dir) / config.run_name
+    started = time.time()
+    try:
+        with _only_one(folder):
+            (folder / FAILURE).unlink(missing_ok=True)
+            run(Settings.of(to_plain(config)))
+        _append({"run": name, "status": "done", "seconds": time.time() - started})
+        return read_result(folder).image.ap
+    except Exception as error:
+        _fail(name, folder, error)
+        return None
+    finally:
+        _clean()
+        _live_line()
+
+
+class Announce(Callback):
+    """Tells the journal how many jobs a sweep has, before the first starts."""
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        Path(config.output_dir).mkdir(parents=True, exist_ok=True)  # where the storage of a search goes
+        _append({"status": "start", "total": count_jobs(config), "time": time.time()})
+
+
+def count_jobs(config: DictConfig) -> int | None:
+    """Jobs of a grid: the product of its swept values, the command line replacing the experiment's. None if unknown."""
+    sweeper = config.hydra.sweeper
+    if "n_trials" in sweeper:
+        return int(sweeper.n_trials)
+    grid = [f"{key}={value}" for key, value in (sweeper.get("params") or {}).items()]
+    state = GlobalHydra.instance()  # knows the options that a glob stands for
+    parser = OverridesParser.create(state.config_loader() if state.is_initialized() else None)
+    parsed = parser.parse_overrides([*grid, *config.hydra.overrides.task])
+    # In this order: of two values for one key Hydra takes the later.
+    sizes = {o.get_key_element(): len(list(o.sweep_string_iterator())) if o.is_sweep_override() else 1 for o in parsed}
+    return math.prod(sizes.values())
+
+
+@contextmanager
+def _only_one(folder: Path) -> Iterator[None]:
+    """Wait while another sweep works in this folder; then the run is found finished, or taken over if it died."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder.parent / f".{folder.name}.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        print(f"{folder}: another process is at it, waiting", file=sys.stderr, flush=True)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _fail(name: str, folder: Path, error: Exception) -> None:
+    """Traceback into the run's folder at once, one line into the journal, and one on the screen."""
+    text, where = "".join(traceback.format_exception(error)), ""
+    known = isinstance(error, InputError | OmegaConfBaseException)  # the latter of an interpolation of no key
+    try:
+        # A folder that another configuration owns is left as it is.
+        if not known or not (folder / CONFIG).exists():
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / FAILURE).write_text(text)
+            where = "" if known else str(folder / FAILURE)  # the message of a known one is enough on its own
+    except OSError:
+        pass
+    message = str(error) if known else f"{type(error).__name__}: {error}"
+    _append({"run": name, "status": "failed", "error": message, "trace": where, "input": known})
+    print(f"anomaly-seg train: {message}" + f"\n  traceback: {where}" * bool(where), file=sys.stderr)
+
+
+def _clean() -> None:
+    """Nothing of a job stays in memory for the next one."""
+    import torch
+
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def _live_line() -> None:
+    """Jobs done, left and failed, and the time left at the pace so far."""
+    lines = _read(Path(os.environ[JOURNAL])) if JOURNAL in os.environ else []
+    start = next((line for line in lines if line["status"] == "start"), None)
+    if start is None:
+        return
+    done, failed = (sum(line["status"] == s for line in lines) for s in ("done", "failed"))
+    total = start["total"] or done + failed
+    left = total - done - failed
+    seconds = (time.time() - start["time"]) / max(1, done + failed) * left
+    pace = f", about {seconds / 60:.0f} min left" if left else ""
+    print(f"sweep: {done} done, {failed} failed, {left} left of {total}{pace}", file=sys.stderr, flush=True)
+
+
+def _append(line: dict[str, Any]) -> None:
+    """One short line at the end of the journal; the system keeps appends of several processes apart."""
+    if JOURNAL in os.environ:
+        with open(os.environ[JOURNAL], "a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+
+
+def _read(journal: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in journal.read_text(encoding="utf-8").splitlines()]
