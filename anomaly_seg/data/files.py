@@ -8,10 +8,9 @@ from pathlib import Path, PurePosixPath
 from posixpath import normpath
 from unicodedata import normalize
 
-from anomaly_seg.data.image_io import FileSource, Source, ZipSource, open_archive
+from anomaly_seg.data.image_io import IMAGE_SUFFIXES, FileSource, Source, ZipSource, open_archive
 from anomaly_seg.errors import InputError
 
-IMAGE_TYPES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 SHOWN = 5
 """Names in a message before the rest is only counted."""
 
@@ -57,7 +56,7 @@ def content(source: Source) -> bytes:
 
 
 def is_image(path: str) -> bool:
-    return path.lower().endswith(IMAGE_TYPES)
+    return path.lower().endswith(IMAGE_SUFFIXES)
 
 
 def stem(path: str) -> str:

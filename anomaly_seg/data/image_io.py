@@ -15,6 +15,12 @@ import numpy as np
 
 from anomaly_seg.errors import InputError
 
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
+"""How the names of image files end, in lower case: what is taken for an image inside a folder or a zip."""
+
+LEVELS_16_PER_8_BIT = 257
+"""16-bit grey levels that become one 8-bit level: 65535 becomes 255."""
+
 Convert = Literal["error", "grey8"]
 
 
@@ -221,8 +227,7 @@ def load_image(source: Source, convert: Convert = "error", channels: int = 1) ->
     usable = pixels.dtype in (np.uint8, np.uint16) and found in (1, 3, 4)
     if not usable or (convert == "error" and (deep or (found > 1 and channels == 1))):
         raise InputError(_unusable(source.name, pixels.dtype, found, channels, usable))
-    if deep:
-        pixels = (pixels // 257).astype(np.uint8)
+    pixels = to_8_bit(pixels)
     if found == 1:
         grey = pixels.reshape(pixels.shape[:2])
         return grey if channels == 1 else np.repeat(grey[:, :, None], 3, axis=2)
@@ -230,6 +235,11 @@ def load_image(source: Source, convert: Convert = "error", channels: int = 1) ->
         (cv2.COLOR_BGR2GRAY, cv2.COLOR_BGR2RGB) if found == 3 else (cv2.COLOR_BGRA2GRAY, cv2.COLOR_BGRA2RGB)
     )
     return cv2.cvtColor(pixels, grey_code if channels == 1 else colour_code)
+
+
+def to_8_bit(pixels: np.ndarray) -> np.ndarray:
+    """16-bit pixels (uint16, any shape) as 8-bit ones (uint8); those of another type as they are."""
+    return (pixels // LEVELS_16_PER_8_BIT).astype(np.uint8) if pixels.dtype == np.uint16 else pixels
 
 
 def _unusable(name: str, dtype: np.dtype, found: int, channels: int, convertible: bool) -> str:

@@ -10,7 +10,7 @@ from anomaly_seg.data.annotations.rasterize import ShapeSource
 from anomaly_seg.data.cache import Arrays
 from anomaly_seg.data.duplicates import KINDS, Duplicates, numbered
 from anomaly_seg.data.files import some
-from anomaly_seg.data.image_io import load_image
+from anomaly_seg.data.image_io import LEVELS_16_PER_8_BIT, load_image
 from anomaly_seg.data.preparation import Preparation
 from anomaly_seg.data.records import Dataset, load_mask
 from anomaly_seg.errors import InputError
@@ -199,7 +199,8 @@ def _dim(dataset: Dataset, arrays: Arrays) -> list[str]:
         return []
     highest: dict[str, int] = {}
     for i, record in enumerate(dataset.records):
-        if arrays.images[arrays.samples([i])].max() <= DIM_LEVEL_16_BIT // 257:  # resizing only lowers it
+        brightest = arrays.images[arrays.samples([i])].max()  # resizing only lowers it
+        if brightest <= DIM_LEVEL_16_BIT // LEVELS_16_PER_8_BIT:
             pixels = record.image.pixels()
             if pixels.dtype == np.uint16 and 0 < pixels.max() < DIM_LEVEL_16_BIT:
                 highest[record.name] = int(pixels.max())
@@ -209,8 +210,8 @@ def _dim(dataset: Dataset, arrays: Arrays) -> list[str]:
     bits = top.bit_length()
     return [
         f"16-bit images that use less than a quarter of the range: {_names(list(highest))}; the highest value is {top} "
-        f"of 65535, which leaves {top // 257 + 1} of 256 grey levels; if the camera has {bits} bits, multiply its "
-        f"values by {1 << 16 - bits}, also where the model is used"
+        f"of 65535, which leaves {top // LEVELS_16_PER_8_BIT + 1} of 256 grey levels; if the camera has {bits} bits, "
+        f"multiply its values by {1 << 16 - bits}, also where the model is used"
     ]
 
 

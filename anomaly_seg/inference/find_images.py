@@ -5,17 +5,16 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from anomaly_seg.data.image_io import IMAGE_SUFFIXES
 from anomaly_seg.errors import InputError
-
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
-"""What is taken for an image inside a folder. A file that is named itself, or by a glob, may have any name."""
 
 
 def find_images(given: Sequence[str], leave_out: Path) -> list[str]:
     """Every image once, in the order given, folders in the order of their names.
 
     Args:
-        given: files, folders, globs (** goes through folders). Paths come back as they were given: relative stay
+        given: files, folders, globs (** goes through folders). Inside a folder the suffix says what is an image; a file
+            that is named itself, or by a glob, may have any name. Paths come back as they were given: relative stay
             relative. A file that is named twice, in whatever way, is in the list once.
         leave_out: nothing below this folder.
 
@@ -55,7 +54,7 @@ def walk(folder: str, leave_out: Path) -> Iterator[str]:
 def is_image(name: str) -> bool:
     """By name: not hidden, and with the suffix of an image."""
     base = os.path.basename(name)
-    return not base.startswith(".") and base.lower().endswith(SUFFIXES)
+    return not base.startswith(".") and base.lower().endswith(IMAGE_SUFFIXES)
 
 
 def identity(path: str) -> str:
@@ -74,7 +73,9 @@ def _expand(text: str, leave_out: Path) -> list[str]:
     if os.path.isdir(text):
         inside = list(walk(text, leave_out))
         if not inside:
-            raise InputError(f"{text}: holds no image ({' '.join(SUFFIXES)}); give one that does, or files by name")
+            raise InputError(
+                f"{text}: holds no image ({' '.join(IMAGE_SUFFIXES)}); give one that does, or files by name"
+            )
         return inside
     if os.path.lexists(text):  # a name with brackets in it is no glob if there is such a file
         return [text]

@@ -5,7 +5,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from anomaly_seg.data.image_io import decode
+from anomaly_seg.data.image_io import decode, to_8_bit
 from anomaly_seg.errors import InputError
 from anomaly_seg.inference.model_card import InputContract
 
@@ -29,9 +29,7 @@ def read_image(path: str | Path) -> np.ndarray:
 
 def from_bytes(data: bytes, name: str) -> np.ndarray:
     """`read_image` for what is in memory already. name: for messages."""
-    pixels = decode(data, name)
-    if pixels.dtype == np.uint16:
-        pixels = (pixels // 257).astype(np.uint8)
+    pixels = to_8_bit(decode(data, name))
     if pixels.dtype != np.uint8:
         raise InputError(f"{name}: pixels of type {pixels.dtype}; give an image of 8 or 16 bits")
     if pixels.ndim == 2 or pixels.shape[2] == 1:

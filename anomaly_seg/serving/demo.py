@@ -10,10 +10,10 @@ from typing import Any
 import cv2
 import numpy as np
 
+from anomaly_seg.data.image_io import IMAGE_SUFFIXES
 from anomaly_seg.data.readers.synthetic_surface import MIN_SIDE, surface
 from anomaly_seg.errors import InputError
 from anomaly_seg.extras import need
-from anomaly_seg.inference.find_images import SUFFIXES
 from anomaly_seg.inference.image_input import from_bytes
 from anomaly_seg.inference.load import load
 from anomaly_seg.inference.model_card import InputContract
@@ -107,7 +107,7 @@ def samples_of(folder: Path, limits: Limits) -> list[Sample]:
     """
     if not folder.is_dir():
         raise InputError(f"--samples {folder}: no such folder")
-    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
     found = []
     for at in np.unique(np.linspace(0, len(paths) - 1, min(len(paths), MAX_SAMPLES)).round().astype(int)):
         sample = Sample(paths[at].relative_to(folder).as_posix(), paths[at])
@@ -117,7 +117,7 @@ def samples_of(folder: Path, limits: Limits) -> list[Sample]:
             continue
         found.append(sample)
     if not found:
-        raise InputError(f"--samples {folder}: no usable image ({', '.join(SUFFIXES)}) in it")
+        raise InputError(f"--samples {folder}: no usable image ({', '.join(IMAGE_SUFFIXES)}) in it")
     return found
 
 

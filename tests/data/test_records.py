@@ -13,7 +13,7 @@ import pytest
 from PIL import ExifTags, Image, ImageOps
 from support.helpers import ArraySource, picture, write_image
 
-from anomaly_seg.data.image_io import FileSource, ZipSource, decode, load_image, open_archive
+from anomaly_seg.data.image_io import FileSource, ZipSource, decode, load_image, open_archive, to_8_bit
 from anomaly_seg.data.records import Record, load_mask
 from anomaly_seg.errors import InputError
 
@@ -306,3 +306,11 @@ def test_a_mask_of_another_size_is_named_with_its_image() -> None:
     wrong = record(np.zeros((4, 6), np.uint8), np.zeros((4, 5), np.uint8))
     with pytest.raises(InputError, match=r"a/0_label\.bmp: mask of 4x5 for an image of 4x6 \(a/0\.jpg\); export it at"):
         load_mask(wrong, (4, 6))
+
+
+def test_one_rule_makes_8_bits_of_16() -> None:
+    """`np.uint8` levels 0 to 255 as 16 bits are level * 257 and come back; training and inference share the rule."""
+    levels = np.arange(256, dtype=np.uint8)
+    np.testing.assert_array_equal(to_8_bit(levels.astype(np.uint16) * 257), levels)
+    assert to_8_bit(DEEP).tolist() == [[0, 0, 1], [7, 254, 255]] and to_8_bit(DEEP).dtype == np.uint8
+    assert to_8_bit(levels) is levels
