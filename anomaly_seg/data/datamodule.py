@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from lightning.pytorch import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
@@ -20,8 +19,9 @@ from anomaly_seg.data.records import Dataset
 from anomaly_seg.data.sampling import Draw, EpochSampler
 from anomaly_seg.data.split_file import make_folds
 from anomaly_seg.data.splits import count_leaks, group_representatives, only_fold
-from anomaly_seg.data.transforms import Augmentation, augment, recipe
+from anomaly_seg.data.transforms import augment, recipe
 from anomaly_seg.errors import InputError
+from anomaly_seg.quick_lightning import pl
 
 
 class Batch(NamedTuple):
@@ -50,7 +50,7 @@ class Split:
 class TrainingSet(TorchDataset[Batch]):
     """Augmented images with dilated masks, asked for by `Draw`."""
 
-    def __init__(self, arrays: Arrays, transform: Augmentation, seed: int) -> None:
+    def __init__(self, arrays: Arrays, transform: Any, seed: int) -> None:
         self.arrays, self.transform, self.seed = arrays, transform, seed
 
     def __getitem__(self, draw: Draw) -> Batch:  # type: ignore[override]
@@ -84,7 +84,7 @@ def to_float(batch: Batch) -> Batch:
     return batch._replace(image=batch.image.float().div_(255), mask=batch.mask.float())
 
 
-class FoldDataModule(LightningDataModule):
+class FoldDataModule(pl.LightningDataModule):
     """One fold of one data set: its cache, its split, its loaders.
 
     Args:

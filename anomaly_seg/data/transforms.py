@@ -2,18 +2,17 @@
 
 import os
 import random
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it asks the network for news at import
-from albumentations import Compose, HorizontalFlip, RandomBrightnessContrast, VerticalFlip
-
 from anomaly_seg.errors import InputError
 
-Augmentation = Compose | None
+if TYPE_CHECKING:
+    from albumentations import Compose
 
 
-def recipe(name: str) -> Augmentation:
+def recipe(name: str) -> "Compose | None":
     """An augmentation by name.
 
     none: the paper's (silent) recipe. flips: left-right and up-down, each with probability 1/2. brightness: half the
@@ -22,10 +21,13 @@ def recipe(name: str) -> Augmentation:
     Raises:
         InputError: unknown name.
     """
-    flips = [HorizontalFlip(p=0.5), VerticalFlip(p=0.5)]
-    brightness = RandomBrightnessContrast(brightness_limit=0.1, contrast_limit=0.1, p=0.5)
     if name == "none":
         return None
+    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it asks the network for news at import
+    from albumentations import Compose, HorizontalFlip, RandomBrightnessContrast, VerticalFlip  # takes a second
+
+    flips = [HorizontalFlip(p=0.5), VerticalFlip(p=0.5)]
+    brightness = RandomBrightnessContrast(brightness_limit=0.1, contrast_limit=0.1, p=0.5)
     if name == "flips":
         return Compose(flips)
     if name == "light":
@@ -36,7 +38,7 @@ def recipe(name: str) -> Augmentation:
 
 
 def augment(
-    transform: Augmentation, image: np.ndarray, mask: np.ndarray, seed: int, epoch: int, position: int
+    transform: "Compose | None", image: np.ndarray, mask: np.ndarray, seed: int, epoch: int, position: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Image (h, w) or (h, w, 3) uint8 and mask (h, w) uint8, changed alike.
 

@@ -4,9 +4,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import lightning.pytorch as pl
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint, Timer, TQDMProgressBar
 
 from anomaly_seg.data.cache import default_cache
 from anomaly_seg.data.datamodule import FoldDataModule
@@ -17,6 +15,7 @@ from anomaly_seg.instantiate import instantiate
 from anomaly_seg.losses import Phase, check_phases
 from anomaly_seg.models.base import Network
 from anomaly_seg.models.one_stage import prior_log_odds
+from anomaly_seg.quick_lightning import pl
 from anomaly_seg.settings import ModelSettings, Settings, TrainerSettings
 from anomaly_seg.training.checkpoint import CHECKPOINT, CheckpointFile
 from anomaly_seg.training.loggers import RunLogger
@@ -25,7 +24,7 @@ from anomaly_seg.training.precision import resolve_precision
 from anomaly_seg.training.profiling import ProfileSteps
 
 
-class LossBar(TQDMProgressBar):
+class LossBar(pl.callbacks.TQDMProgressBar):
     """Lightning's bar with the epoch's mean loss so far."""
 
     def get_metrics(self, trainer: pl.Trainer, module: SegmentationModule) -> dict[str, Any]:  # type: ignore[override]
@@ -122,9 +121,9 @@ def make_module(settings: Settings, data: FoldDataModule) -> SegmentationModule:
     )
 
 
-def make_trainer(settings: Settings, folder: Path, logger: RunLogger, timer: Timer) -> pl.Trainer:
+def make_trainer(settings: Settings, folder: Path, logger: RunLogger, timer: pl.callbacks.Timer) -> pl.Trainer:
     """Lightning's Trainer; one checkpoint, after every epoch."""
-    checkpoint = ModelCheckpoint(
+    checkpoint = pl.callbacks.ModelCheckpoint(
         folder, CHECKPOINT.removesuffix(".ckpt"), enable_version_counter=False, save_on_train_epoch_end=True
     )
     callbacks: list[pl.Callback] = [timer, checkpoint]

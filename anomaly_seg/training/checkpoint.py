@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import Tensor, nn
 
 from anomaly_seg.errors import InputError
+from anomaly_seg.quick_lightning import pl
 
 CHECKPOINT = "checkpoint.ckpt"
 """The file in a run's folder that holds its weights, and what resuming needs."""
@@ -18,7 +18,7 @@ CHECKPOINT = "checkpoint.ckpt"
 NEEDED = ("state_dict", "optimizer_states", "loops", "last_loss")
 
 
-class CheckpointFile(TorchCheckpointIO):
+class CheckpointFile(pl.plugins.TorchCheckpointIO):
     """How Lightning writes and reads the checkpoint file."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:

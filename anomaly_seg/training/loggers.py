@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
-from lightning.pytorch.loggers import Logger
 
 from anomaly_seg.errors import InputError
 from anomaly_seg.extras import missing
+from anomaly_seg.quick_lightning import pl
 from anomaly_seg.results import run_files
 from anomaly_seg.results.schema import Result
 from anomaly_seg.settings import Settings
@@ -20,7 +20,7 @@ from anomaly_seg.settings import Settings
 class RunLogger:
     """A Lightning logger, what to add when the run is done, and how to let go of it."""
 
-    def __init__(self, lightning: Logger) -> None:
+    def __init__(self, lightning: pl.loggers.Logger) -> None:
         self.lightning = lightning
 
     def finish(self, result: Result, folder: Path) -> None:
@@ -31,7 +31,7 @@ class RunLogger:
         self.lightning.finalize("failed" if failed else "success")
 
 
-class CsvHistory(Logger):
+class CsvHistory(pl.loggers.Logger):
     """metrics.csv, a row a logged step. A resumed run goes on with the rows it finds, where Lightning's deletes them.
 
     Args:
@@ -154,14 +154,10 @@ def _csv(settings: Settings, folder: Path, resumed: bool) -> RunLogger:
 
 
 def _tensorboard(settings: Settings, folder: Path, resumed: bool) -> RunLogger:
-    from lightning.pytorch.loggers import TensorBoardLogger
-
-    return TensorBoardRun(TensorBoardLogger(folder, name="", version="tensorboard"))
+    return TensorBoardRun(pl.loggers.TensorBoardLogger(folder, name="", version="tensorboard"))
 
 
 def _wandb(settings: Settings, folder: Path, resumed: bool) -> RunLogger:
-    from lightning.pytorch.loggers import WandbLogger
-
     options = settings.logger.extra()
     mode = options["mode"]
     if mode == "auto":
@@ -170,7 +166,7 @@ def _wandb(settings: Settings, folder: Path, resumed: bool) -> RunLogger:
     kept = folder / "wandb-id"
     if not (resumed and kept.exists()):
         kept.write_text(uuid.uuid4().hex[:8])
-    logger = WandbLogger(
+    logger = pl.loggers.WandbLogger(
         project=options["project"], entity=options["entity"], name=settings.run_name, save_dir=folder,
         config=settings.model_dump(),
         group=settings.experiment_name, job_type=settings.model.name, mode=mode, reinit="finish_previous",
@@ -181,12 +177,11 @@ def _wandb(settings: Settings, folder: Path, resumed: bool) -> RunLogger:
 
 def _mlflow(settings: Settings, folder: Path, resumed: bool) -> RunLogger:
     import mlflow
-    from lightning.pytorch.loggers import MLFlowLogger
 
     output = Path(settings.output_dir or ".").resolve()
     server, kept = settings.logger.extra()["tracking_uri"], folder / "mlflow-id"
     with FileLock(output / ".mlflow.lock"):  # two jobs at once would both make the tables, or the experiment
-        logger = MLFlowLogger(
+        logger = pl.loggers.MLFlowLogger(
             experiment_name=settings.experiment_name, run_name=settings.run_name, synchronous=True,
             tracking_uri=server or f"sqlite:///{output}/mlflow.db",
             tags=dict(zip(("data", "scale", "dilation", "fold"), _tags(settings), strict=True)),

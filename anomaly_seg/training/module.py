@@ -5,17 +5,15 @@ from collections.abc import Callable, Sequence
 from functools import cache, cached_property
 from typing import Any
 
-import lightning.pytorch as pl
 import torch
 from torch import Tensor
-from torchmetrics import MetricCollection
-from torchmetrics.classification import BinaryAUROC, BinaryAveragePrecision, BinaryF1Score, BinaryJaccardIndex
 
 from anomaly_seg.data.datamodule import Batch
 from anomaly_seg.errors import InputError
 from anomaly_seg.losses import Phase, network_loss, phase_at
 from anomaly_seg.models.base import Network
 from anomaly_seg.models.flip_tta import FlipAverage
+from anomaly_seg.quick_lightning import pl
 from anomaly_seg.settings import OptimizerSettings
 from anomaly_seg.training.checkpoint import check_fits
 from anomaly_seg.training.step_losses import StepLosses
@@ -105,6 +103,9 @@ class SegmentationModule(pl.LightningModule):
         return int(self.trainer.estimated_stepping_batches)
 
     def on_validation_epoch_start(self) -> None:
+        from torchmetrics import MetricCollection
+        from torchmetrics.classification import BinaryAUROC, BinaryAveragePrecision, BinaryF1Score, BinaryJaccardIndex
+
         self.judges = MetricCollection({"AP": BinaryAveragePrecision(), "AUROC": BinaryAUROC()})  # on the CPU: float64
         self.pixel_judges = MetricCollection({"IoU": BinaryJaccardIndex(), "Dice": BinaryF1Score()}).to(self.device)
 

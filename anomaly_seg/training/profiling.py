@@ -6,11 +6,11 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-import lightning.pytorch as pl
 import torch
 from tabulate import tabulate
 from torch.autograd import DeviceType
 
+from anomaly_seg.quick_lightning import pl
 from anomaly_seg.results import run_files
 
 STAGES = ("data", "forward and loss", "backward", "optimiser")

@@ -1,21 +1,18 @@
 """One training run as a story: settings, data, network, fit, scores, result."""
 
 import logging
-import os
 import signal
 import sys
 import time
 import warnings
 from pathlib import Path
 
-os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
-import lightning.pytorch as pl
 import torch
-from lightning.pytorch.callbacks import Timer
 
 from anomaly_seg.data.datamodule import FoldDataModule
 from anomaly_seg.evaluation.evaluate import evaluate
 from anomaly_seg.models.base import parameter_count
+from anomaly_seg.quick_lightning import pl
 from anomaly_seg.results import run_files
 from anomaly_seg.results.schema import Result, Training
 from anomaly_seg.settings import Settings
@@ -56,7 +53,7 @@ def run(settings: Settings) -> Path:
     checkpoint = folder / CHECKPOINT
     resume = checkpoint if checkpoint.exists() else None
     logger = make_logger(settings, folder, resumed=resume is not None)
-    timer = Timer()  # its seconds are in the checkpoint: a resumed run counts all of its own
+    timer = pl.callbacks.Timer()  # its seconds are in the checkpoint: a resumed run counts all of its own
     trainer = make_trainer(settings, folder, logger, timer)
     try:
         _fit(trainer, module, data, resume)

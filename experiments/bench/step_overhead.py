@@ -17,7 +17,6 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import lightning as L
 import numpy as np
 import torch
 
@@ -26,9 +25,10 @@ from anomaly_seg.data.datamodule import Batch, FoldDataModule, to_float
 from anomaly_seg.losses import Phase
 from anomaly_seg.models.base import Network, Output
 from anomaly_seg.models.one_stage import SideOutput
+from anomaly_seg.quick_lightning import pl
 from anomaly_seg.results.environment import describe
 from anomaly_seg.settings import OptimizerSettings, Settings
-from anomaly_seg.training.build import Timer, make_data, make_trainer, read_dataset
+from anomaly_seg.training.build import make_data, make_trainer, read_dataset
 from anomaly_seg.training.compose import compose_settings
 from anomaly_seg.training.loggers import make_logger
 from anomaly_seg.training.module import SegmentationModule
@@ -51,7 +51,7 @@ class AlmostNothing(Network):
         return Output(dict.fromkeys(SUPERVISED, self.head(image)))
 
 
-class Clock(L.Callback):
+class Clock(pl.Callback):
     """When each step began; None between epochs."""
 
     def __init__(self) -> None:
@@ -71,7 +71,7 @@ def step_times(times: list[float | None]) -> list[float]:
 
 def by_lightning(settings: Settings, data: FoldDataModule, folder: Path) -> list[float]:
     module, clock = SegmentationModule(AlmostNothing(), PHASES, ADAM, channels_last=True), Clock()
-    trainer = make_trainer(settings, folder, make_logger(settings, folder), Timer())
+    trainer = make_trainer(settings, folder, make_logger(settings, folder), pl.callbacks.Timer())
     trainer.callbacks.append(clock)
     trainer.fit(module, data)
     return step_times(clock.times)
