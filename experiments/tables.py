@@ -49,7 +49,7 @@ class Row(NamedTuple):
         return "" if value is None else f"{value:.{decimals}f}"
 
     def ap_interval(self) -> str:
-        """By resampling the parts."""
+        """By resampling groups of images of one object."""
         low, high = ap_interval(self.group, self.column)
         return "" if low is None else f"{low:.3f} to {high:.3f}"
 
@@ -181,7 +181,8 @@ def renew(text: str) -> str:
 
 
 def pages() -> list[Path]:
-    return [HERE.parent / "README.md", *sorted(HERE.glob("**/README.md"))]
+    """The main README, each result page, and the full tables beside it."""
+    return [HERE.parent / "README.md", *sorted(HERE.glob("**/README.md")), *sorted(HERE.glob("*/full_tables.md"))]
 
 
 def main() -> int:

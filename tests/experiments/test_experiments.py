@@ -1,5 +1,7 @@
 """The published tables are those of the committed result files."""
 
+import json
+import re
 from pathlib import Path
 from types import ModuleType
 
@@ -27,9 +29,68 @@ def test_every_published_table_is_up_to_date() -> None:
     pages = script.pages()
     found = sum(page.read_text(encoding="utf-8").count("<!-- table\n") for page in pages)
     assert found >= 8
+    full = sorted((ROOT / "experiments").glob("*/full_tables.md"))
+    assert len(full) >= 6 and set(full) <= set(pages)
     assert [
         str(page) for page in pages if script.renew(page.read_text(encoding="utf-8")) != page.read_text("utf-8")
     ] == []
+
+
+def anchors(page: Path) -> set[str]:
+    """The names by which a page's headings are linked, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading).lower().replace(" ", "-") for heading in headings}
+
+
+def test_every_link_of_the_pages_leads_somewhere() -> None:
+    pages = sorted((ROOT / "experiments").rglob("*.md"))
+    links = [
+        (page, link)
+        for page in pages
+        for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8"))
+        if "://" not in link
+    ]
+    assert len(links) > 30
+    for page, link in links:
+        place, _, anchor = link.partition("#")
+        target = (page.parent / place) if place else page
+        assert target.exists(), f"{page}: {link}"
+        assert not anchor or anchor in anchors(target), f"{page}: {link}"
+
+
+def bench_rows(heading: str) -> list[list[str]]:
+    """The cells of the rows of the first table below a heading of the full tables on speed."""
+    text = (ROOT / "experiments" / "bench" / "full_tables.md").read_text(encoding="utf-8")
+    section = text.split(f"## {heading}\n")[1].split("\n## ")[0]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in section.splitlines() if "|" in line]
+    return rows[2:]
+
+
+def bench_facts(name: str) -> dict:
+    return json.loads((ROOT / "experiments" / "bench" / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def test_the_copied_figures_of_the_training_step_are_the_files() -> None:
+    steps = bench_facts("train_step_laptop_cpu")["steps"]
+    expected = [
+        [network, variant, f"{fact['ms']} [{fact['quartiles'][0]}, {fact['quartiles'][1]}]", str(fact["times_as_fast"])]
+        for network, variants in steps.items()
+        for variant, fact in variants.items()
+    ]
+    assert bench_rows("Training step") == expected
+
+
+def test_the_copied_figures_of_the_runtimes_are_the_files() -> None:
+    rows = iter(bench_rows("One image through a sealed One-Stage"))
+    for scale, runtimes in bench_facts("runtimes_instance")["scales"].items():
+        for runtime, fact in runtimes.items():
+            row = next(rows)
+            assert row[:2] == [scale, runtime]
+            numbers = [float(number) for number in re.findall(r"[\d.]+", row[2].replace(",", "").replace("[", " "))]
+            assert numbers[0] == pytest.approx(fact["milliseconds"], abs=0.51)
+            assert [float(row[3]), row[4].replace(",", "")] == [fact["times_as_fast_as_plain"], str(fact["peak_mib"])]
+            assert float(row[6]) == pytest.approx(fact["score_off_by"], rel=0.06)
+    assert next(rows, None) is None
 
 
 def test_a_table_says_what_the_scores_say(tables: ModuleType, tmp_path: Path) -> None:
