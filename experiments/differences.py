@@ -1,8 +1,8 @@
-"""Two rows of the pages against each other, image by image: verdicts, exact McNemar, and the difference in AP.
+"""Comparison of two rows of the pages image by image: verdicts, exact McNemar test, and difference in AP.
 
-A row is named as in `tables.py`. The two may be of other networks, dilations, seeds or splits; images that both scored
-count. The interval of the difference in AP is over parts, drawn with replacement. Of several pairs (the seeds of two
-networks, say) the last line is the mean of their differences, its interval from the same draws of parts in each.
+A row is named as in `tables.py`. The two may differ in network, dilation, seed or split; only images that both
+scored count. The interval of the difference in AP resamples groups of images with replacement. With several pairs (the
+seeds of two networks, say) the last line is the mean of their differences; its interval uses the same draws in each.
 
     python experiments/differences.py comparison/results/one_stage/D9 comparison/results/one_stage/D0
     python experiments/differences.py "seeds/results/unet/D9 seed=1" "seeds/results/one_stage/D9 seed=1" \\
@@ -25,10 +25,10 @@ from anomaly_seg.reporting.thresholding import LABELS, all_verdicts
 def frame(row: Row) -> pd.DataFrame:
     """One line an image: label, representative, score, and the verdict ("defective" is True) at each threshold."""
     rows = row.group.frame
-    found = rows[["image", "label", "representative"]].assign(score=rows[row.column])
+    table = rows[["image", "label", "representative"]].assign(score=rows[row.column])
     for kind, verdicts in all_verdicts(row.group, row.column).items():
-        found[kind] = rows[row.column] > rows["fold"].map(verdicts.values)
-    return found
+        table[kind] = rows[row.column] > rows["fold"].map(verdicts.values)
+    return table
 
 
 def pair(first: Row, second: Row) -> pd.DataFrame:
@@ -66,17 +66,17 @@ def ranking(pairs: list[pd.DataFrame]) -> str:
     """
     if len({tuple(sorted(both["image"])) for both in pairs}) > 1:
         raise InputError("the pairs of rows are not of the same images, so no mean difference has an interval")
-    found, draws = np.empty((len(pairs), 2)), []
+    precision, draws = np.empty((len(pairs), 2)), []
     for k, both in enumerate(pairs):
         label, scores = both["label_1"], [both[f"score_{number}"] for number in (1, 2)]
         values = [metrics.average_precision(score, label) for score in scores]
         if None in values:
             return "AP: undefined without both good and defective images"
-        found[k] = values
+        precision[k] = values
         groups = both["representative"]
         draws.append(np.subtract(*[metrics.resampled_average_precision(s, label, groups) for s in scores]))
     low, high = metrics.percentile_interval(np.mean(draws, axis=0))
-    first, second = found.mean(axis=0)
+    first, second = precision.mean(axis=0)
     return f"AP: {first:.4f} and {second:.4f}, difference {first - second:+.4f} ({low:+.4f} to {high:+.4f})"
 
 

@@ -1,10 +1,9 @@
-"""The tables of the pages here, and of the main README, from the result files beside them.
+"""Tables of the pages here, and of the main README, written from the result files.
 
-A table stands in a page behind a comment that says what it holds: the columns, then a row a line, whose last field is
-a folder of runs below `experiments/`, with `seed=N` where it holds several, `readout=NAME` for another score, and
-`without=IMAGE,IMAGE` to leave images out. Several of them with ` + ` between judge the mean of their scores, image by
-image, as a model sealed from several seeds does.
-Columns that are no measure are the row's own text.
+A comment before each table says what it holds: the columns, then one line for each row. The last field of a row is a
+folder of runs below `experiments/`, with `seed=N` where it holds several seeds, `readout=NAME` for another score, and
+`without=IMAGE,IMAGE` to leave images out. Several folders with ` + ` between them are judged by the mean of their
+scores, image by image, as a model sealed from several seeds is. Columns that are no measure hold the row's own text.
 
     python experiments/tables.py            # write all tables anew
     python experiments/tables.py --check    # say which are out of date
@@ -44,12 +43,12 @@ class Row(NamedTuple):
         return f"{c.fp}, {c.fn}, {c.f1:.3f}"
 
     def ranking(self, measure: Callable[..., float | int | None], decimals: int) -> str:
-        """Nothing where it is undefined."""
+        """A measure of the ranking as text; empty where it is undefined."""
         value = measure(self.group.frame[self.column], self.group.frame["label"])
         return "" if value is None else f"{value:.{decimals}f}"
 
     def ap_interval(self) -> str:
-        """By resampling groups of images of one object."""
+        """The 95 % interval of AP, by resampling groups of images of one object; empty where it is undefined."""
         low, high = ap_interval(self.group, self.column)
         return "" if low is None else f"{low:.3f} to {high:.3f}"
 
@@ -58,9 +57,9 @@ class Row(NamedTuple):
         return f"{np.percentile(frame[self.column][frame['label'] == 0], percent):.2g}"
 
     def pixel_ap(self) -> str:
-        """Nothing where the counts stop before (nearly) all defect pixels are ranked, as those of older runs may."""
-        parts = [run.pixels for run in self.group.runs.values() if run.pixels is not None]
-        tp, fn = (sum(int(getattr(part, name)[0]) for part in parts) for name in ("tp", "fn"))
+        """Pooled AP of pixels; empty where an older run stops counting before nearly all defect pixels are ranked."""
+        counts = [run.pixels for run in self.group.runs.values() if run.pixels is not None]
+        tp, fn = (sum(int(getattr(fold, name)[0]) for fold in counts) for name in ("tp", "fn"))
         pooled = pooled_pixels(self.group)
         return f"{pooled.ap:.3f}" if pooled is not None and pooled.ap is not None and tp > 0.99 * (tp + fn) else ""
 
@@ -112,20 +111,20 @@ def read_group(field: str) -> Row:
         InputError: no such folder or seed, a fold is missing, or a folder with several groups and no seed.
     """
     folder, *options = field.split()
-    chosen = dict(option.split("=") for option in options)
+    settings = dict(option.split("=") for option in options)
     groups = runs_below(HERE / folder).groups
-    if "seed" in chosen:
-        groups = [group for group in groups if group.key.seed == int(chosen["seed"])]
+    if "seed" in settings:
+        groups = [group for group in groups if group.key.seed == int(settings["seed"])]
     if len(groups) != 1:
         raise InputError(
             f"{field}: names {len(groups)} groups of runs, and a row shows one: give its folder and seed=N"
         )
-    column = f"score_{chosen['readout']}" if "readout" in chosen else "score"
-    return Row(leave_out(groups[0], chosen["without"].split(",")) if "without" in chosen else groups[0], column)
+    column = f"score_{settings['readout']}" if "readout" in settings else "score"
+    return Row(leave_out(groups[0], settings["without"].split(",")) if "without" in settings else groups[0], column)
 
 
 def mean_of(rows: list[Row]) -> Row:
-    """The first row's runs with the mean score of all, fold by fold and image by image; pixel counts have no mean.
+    """The first row's runs with the mean score of all rows, image by image; pixel counts are dropped.
 
     Raises:
         InputError: other images or folds, other published thresholds, or a readout.
@@ -144,7 +143,7 @@ def mean_of(rows: list[Row]) -> Row:
 
 
 def leave_out(group: Group, images: list[str]) -> Group:
-    """The group as if these images were not there; pixel counts, which are sums over images, go with them.
+    """The group without these images; its pixel counts, which are sums over images, are dropped.
 
     Raises:
         InputError: no such image.
