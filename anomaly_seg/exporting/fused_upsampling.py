@@ -61,7 +61,8 @@ def saves_multiplications(block: UpBlock) -> bool:
     """Whether merging is possible and saves multiplications (per pixel of the small map)."""
     first = _first(block)
     i, c, d, k = block.up.in_channels, block.up.out_channels, first.out_channels, first.kernel_size[0]
-    return block.up.kernel_size == (2, 2) and k in (3, 5) and 36 * i * d < 4 * i * c + 4 * k * k * c * d
+    kernels = block.up.kernel_size == (2, 2) and first.kernel_size in ((3, 3), (5, 5))
+    return kernels and 36 * i * d < 4 * i * c + 4 * k * k * c * d
 
 
 def _first(block: UpBlock) -> nn.Conv2d:

@@ -1,6 +1,7 @@
 """A trained network made light for inference: the same function with fewer operations."""
 
 import copy
+from collections import Counter
 
 import torch
 import torch.nn.functional as nnf
@@ -9,9 +10,9 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from anomaly_seg.exporting.fused_upsampling import FusedUpBlock, saves_multiplications
+from anomaly_seg.exporting.rewritable import is_doubling_block, is_foldable, is_plain, is_same_convolution
 from anomaly_seg.exporting.winograd import WinogradConv
 from anomaly_seg.models.base import Network
-from anomaly_seg.models.blocks import UpBlock
 from anomaly_seg.models.fft_conv import FftPlan
 
 MIN_FFT_KERNEL = 11
@@ -86,25 +87,36 @@ class SpectralConv(nn.Module):
 def optimize(network: Network, fewer: bool = True) -> Network:
     """A copy for inference: normalisation with running statistics in the convolutions, large kernels by spectrum.
 
+    Only layers whose function is known are rewritten (see `rewritable`); all others are left as they are.
+
     Args:
         network: as trained.
         fewer: also compute wide 5x5 convolutions by `WinogradConv` and merge decoder stages (`FusedUpBlock`). Not for
             8-bit weights, which the transforms would spread over too large a range.
     """
     network = copy.deepcopy(network).eval().requires_grad_(False)
-    for part in list(network.modules()):
-        if isinstance(part, nn.Sequential):
-            _fold(part)
+    shared = _shared_modules(network)
+    for stage in list(network.modules()):
+        if is_plain(stage, nn.Sequential) and stage not in shared:
+            _fold(stage, shared)  # type: ignore[arg-type]
     if fewer:
         for name, block in list(network.named_modules()):
-            if isinstance(block, UpBlock) and saves_multiplications(block):
-                _replace(network, name, FusedUpBlock(block))
+            if is_doubling_block(block) and saves_multiplications(block):  # type: ignore[arg-type]
+                _replace(network, name, FusedUpBlock(block))  # type: ignore[arg-type]
     for name, conv in list(network.named_modules()):
-        if isinstance(conv, nn.Conv2d) and min(conv.kernel_size) >= MIN_FFT_KERNEL:
+        if not isinstance(conv, nn.Conv2d) or not is_same_convolution(conv) or conv in shared:
+            continue
+        if min(conv.kernel_size) >= MIN_FFT_KERNEL:
             _replace(network, name, SpectralConv(conv))
-        elif fewer and isinstance(conv, nn.Conv2d) and _is_wide(conv):
+        elif fewer and _is_wide(conv):
             _replace(network, name, WinogradConv(conv))
     return network
+
+
+def _shared_modules(network: nn.Module) -> set[nn.Module]:
+    """Modules that the network holds in more than one place: replaced in one, they would differ in the other."""
+    count = Counter(module for _, module in network.named_modules(remove_duplicate=False))
+    return {module for module, places in count.items() if places > 1}
 
 
 def _is_wide(conv: nn.Conv2d) -> bool:
@@ -116,10 +128,13 @@ def _replace(network: nn.Module, name: str, by: nn.Module) -> None:
     setattr(network.get_submodule(parent), child, by)
 
 
-def _fold(part: nn.Sequential) -> None:
-    """Batch normalisation right behind a convolution becomes that convolution's weight and bias."""
-    for i in reversed(range(1, len(part))):
-        conv, norm = part[i - 1], part[i]
-        if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
-            part[i - 1] = fuse_conv_bn_eval(conv, norm)
-            del part[i]
+def _fold(stage: nn.Sequential, shared: set[nn.Module]) -> None:
+    """Make batch normalisation right behind a convolution that convolution's weight and bias.
+
+    The normalisation's place is kept by an identity, for a network may ask for a layer by its number.
+    """
+    for i in range(1, len(stage)):
+        conv, norm = stage[i - 1], stage[i]
+        if is_foldable(conv, norm) and not {conv, norm} & shared:
+            stage[i - 1] = fuse_conv_bn_eval(conv, norm)  # type: ignore[type-var, arg-type]
+            stage[i] = nn.Identity()

@@ -1,9 +1,11 @@
 """A network made light for inference computes what it computed before."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.sealed_runs import plausible
 from torch import nn
@@ -12,6 +14,7 @@ from anomaly_seg.exporting.fused_upsampling import FusedUpBlock, saves_multiplic
 from anomaly_seg.exporting.optimize import SpectralConv, optimize
 from anomaly_seg.exporting.winograd import WinogradConv, matrices
 from anomaly_seg.models.blocks import UpBlock
+from anomaly_seg.models.fft_conv import FFTConv2d
 from anomaly_seg.models.one_stage import OneStage
 from anomaly_seg.models.seg_dec import SegDec
 from anomaly_seg.models.unet import UNet
@@ -90,3 +93,152 @@ class TestLighten:
     def test_statistics_of_the_image_itself_stay(self) -> None:
         light = optimize(plausible(SegDec(width_multiplier=1 / 16), seed=0))
         assert any(isinstance(module, nn.InstanceNorm2d) for module in light.modules())
+
+
+class Doubled(nn.Conv2d):
+    """A subclass whose own forward pass does something else."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return 2 * super().forward(x)
+
+
+class Backwards(nn.Sequential):
+    """A Sequential in name only."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for layer in reversed(self):
+            x = layer(x)
+        return x
+
+
+class Restless(nn.BatchNorm2d):
+    """Normalisation that stays in training mode."""
+
+    def train(self, mode: bool = True) -> "Restless":
+        return super().train(True)
+
+
+def stubborn(channels: int) -> nn.BatchNorm2d:
+    """Plain in type, but told to use the current map's statistics whatever the mode."""
+    norm = nn.BatchNorm2d(channels)
+    norm.train = lambda mode=True: nn.Module.train(norm, True)  # type: ignore[method-assign, assignment]
+    return norm
+
+
+def hooked(conv: nn.Conv2d) -> nn.Conv2d:
+    conv.register_forward_hook(lambda module, args, out: out + 1)
+    return conv
+
+
+def patched(conv: nn.Conv2d) -> nn.Conv2d:
+    conv.forward = lambda x: nn.functional.conv2d(x, conv.weight, padding=2) ** 2  # type: ignore[method-assign]
+    return conv
+
+
+C = 64
+CONVOLUTIONS = {
+    "plain 5x5": lambda: nn.Conv2d(C, C, 5, padding=2),
+    "plain 11x11": lambda: nn.Conv2d(C, C, 11, padding=5),
+    "spectral 15x15": lambda: FFTConv2d(C, C, 15),
+    "same by name": lambda: nn.Conv2d(C, C, 5, padding="same"),
+    "strided": lambda: nn.Conv2d(C, C, 5, padding=2, stride=2),
+    "dilated": lambda: nn.Conv2d(C, C, 5, padding=4, dilation=2),
+    "dilated 11x11": lambda: nn.Conv2d(C, C, 11, padding=10, dilation=2),
+    "strided 11x11": lambda: nn.Conv2d(C, C, 11, padding=5, stride=2),
+    "reflecting": lambda: nn.Conv2d(C, C, 5, padding=2, padding_mode="reflect"),
+    "circular 11x11": lambda: nn.Conv2d(C, C, 11, padding=5, padding_mode="circular"),
+    "replicating": lambda: nn.Conv2d(C, C, 5, padding=2, padding_mode="replicate"),
+    "unpadded": lambda: nn.Conv2d(C, C, 5),
+    "half padded 11x11": lambda: nn.Conv2d(C, C, 11, padding=3),
+    "grouped": lambda: nn.Conv2d(C, C, 5, padding=2, groups=4),
+    "depthwise": lambda: nn.Conv2d(C, C, 5, padding=2, groups=C),
+    "depthwise 11x11": lambda: nn.Conv2d(C, C, 11, padding=5, groups=C),
+    "even kernel": lambda: nn.Conv2d(C, C, 12, padding=6),
+    "oblong": lambda: nn.Conv2d(C, C, (5, 11), padding=(2, 5)),
+    "a subclass": lambda: Doubled(C, C, 5, padding=2),
+    "hooked": lambda: hooked(nn.Conv2d(C, C, 5, padding=2)),
+    "patched": lambda: patched(nn.Conv2d(C, C, 5, padding=2, bias=False)),
+    "parametrised": lambda: nn.utils.parametrizations.weight_norm(nn.Conv2d(C, C, 5, padding=2)),
+    "transposed": lambda: nn.ConvTranspose2d(C, C, 5, padding=2),
+}
+NORMS = {
+    "none": lambda: nn.Identity(),
+    "batch": lambda: nn.BatchNorm2d(C),
+    "batch without scale": lambda: nn.BatchNorm2d(C, affine=False),
+    "batch without statistics": lambda: nn.BatchNorm2d(C, track_running_stats=False),
+    "batch in training mode": lambda: Restless(C),
+    "batch told to train": lambda: stubborn(C),
+    "instance": lambda: nn.InstanceNorm2d(C, affine=True),
+}
+STAGES = {"plain": nn.Sequential, "backwards": Backwards}
+layers = st.tuples(
+    st.sampled_from(sorted(CONVOLUTIONS)), st.sampled_from(sorted(NORMS)), st.sampled_from(sorted(STAGES))
+)
+
+
+class TestAnyNetwork:
+    """What optimize does not know it leaves alone: no network of the user's becomes another function."""
+
+    @staticmethod
+    def check(network: nn.Module) -> None:
+        plausible(network, seed=0)  # type: ignore[arg-type]
+        x = torch.randn(2, C, 33, 29, generator=torch.Generator().manual_seed(1))
+        with torch.no_grad():
+            expected = copy.deepcopy(network).eval()(x)
+            found = optimize(network)(x)  # type: ignore[arg-type]
+        assert found.shape == expected.shape
+        assert (found - expected).abs().max() <= 1e-4 * expected.abs().max()
+
+    @pytest.mark.parametrize("norm", ["batch", "batch told to train"])
+    @pytest.mark.parametrize("conv", sorted(CONVOLUTIONS))
+    def test_every_kind_alone(self, conv: str, norm: str) -> None:
+        torch.manual_seed(0)
+        self.check(nn.Sequential(CONVOLUTIONS[conv](), NORMS[norm](), nn.ReLU()))
+
+    @settings(max_examples=30)
+    @given(st.lists(layers, min_size=1, max_size=2))
+    def test_every_mixture(self, kinds: list[tuple[str, str, str]]) -> None:
+        torch.manual_seed(0)
+        stages = [STAGES[stage](CONVOLUTIONS[conv](), NORMS[norm]()) for conv, norm, stage in kinds]
+        self.check(nn.Sequential(*stages))
+
+    def test_a_convolution_in_two_places(self) -> None:
+        torch.manual_seed(0)
+        conv = nn.Conv2d(C, C, 5, padding=2)
+        self.check(nn.Sequential(nn.Sequential(conv, nn.BatchNorm2d(C)), nn.Sequential(conv, nn.BatchNorm2d(C))))
+
+    def test_a_stage_asked_layer_by_layer(self) -> None:
+        class ByNumber(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.stage = nn.Sequential(nn.Conv2d(C, C, 3, padding=1), nn.BatchNorm2d(C), nn.Conv2d(C, C, 1))
+
+            def forward(self, x: torch.Tensor) -> torch.Tensor:
+                return self.stage[2](self.stage[1](self.stage[0](x)))
+
+        torch.manual_seed(0)
+        self.check(ByNumber())
+
+    @pytest.mark.parametrize("change", ["output_padding", "a subclass", "dilated first", "another forward"])
+    def test_an_up_block_that_is_none(self, change: str) -> None:
+        class Skipping(UpBlock):
+            def forward(self, x: torch.Tensor, skip: torch.Tensor) -> torch.Tensor:
+                return super().forward(x, skip) + 1
+
+        class Up(nn.Module):
+            def __init__(self, block: UpBlock) -> None:
+                super().__init__()
+                self.block = block
+
+            def forward(self, x: torch.Tensor) -> torch.Tensor:
+                return self.block(x, torch.cat([x, x, x, x], 1).reshape(len(x), C, 2 * x.shape[2], 2 * x.shape[3]))
+
+        torch.manual_seed(0)
+        block = (Skipping if change == "a subclass" else UpBlock)(C, C, C, 5, "batch")
+        if change == "output_padding":
+            block.up = nn.ConvTranspose2d(C, C, 2, stride=2, padding=1, output_padding=1, dilation=2)
+        if change == "dilated first":
+            block.convs[0][0] = nn.Conv2d(2 * C, C, 5, padding=4, dilation=2)  # type: ignore[index, operator]
+        if change == "another forward":
+            block.convs[1].register_forward_hook(lambda module, args, out: out * 2)
+        self.check(Up(block))

@@ -38,11 +38,11 @@ def plausible(network: Network, seed: int) -> Network:
                 uniform(module.weight, -2 * reach, 2 * reach)
                 if module.bias is not None:
                     uniform(module.bias, -reach, reach)
-            if isinstance(module, nn.BatchNorm2d):
-                assert module.running_mean is not None and module.running_var is not None
+            if isinstance(module, nn.BatchNorm2d) and module.running_mean is not None:
+                assert module.running_var is not None
                 uniform(module.running_mean, -0.2, 0.2)
                 uniform(module.running_var, 0.2, 1.0)
-            if isinstance(module, nn.BatchNorm2d | nn.InstanceNorm2d):
+            if isinstance(module, nn.BatchNorm2d | nn.InstanceNorm2d) and module.affine:
                 uniform(module.weight, 0.5, 1.5)
                 uniform(module.bias, -0.3, 0.3)
     return network.eval()
