@@ -93,9 +93,10 @@ class Quantisation(_StrictModel):
 
     @property
     def sentence(self) -> str:
+        kind = "held-out images" if self.held_out else "images that some of the members were trained on"
         return (
-            f"on {self.images} {'held-out' if self.held_out else 'of the'} images: F1 {self.f1_int8 or 0:.4f}, in "
-            f"float32 {self.f1_float32 or 0:.4f}; {self.verdicts_changed} verdicts changed"
+            f"on {self.images} {kind}: F1 {self.f1_int8 or 0:.4f}, in float32 {self.f1_float32 or 0:.4f}; "
+            f"{self.verdicts_changed} verdicts changed"
         )
 
 

@@ -1,6 +1,7 @@
 """The one LightningModule: it wraps any network with its losses, optimiser and phases."""
 
 import math
+import sys
 from collections.abc import Callable, Sequence
 from functools import cache, cached_property
 from typing import Any
@@ -146,10 +147,18 @@ class SegmentationModule(pl.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["last_loss"] = self.last_loss
+        checkpoint["threads"] = torch.get_num_threads()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         check_fits(self.trainer.ckpt_path, checkpoint["state_dict"], self)
         self.last_loss = checkpoint["last_loss"]
+        before, now = checkpoint.get("threads"), torch.get_num_threads()  # older checkpoints do not say
+        if before not in (None, now):
+            print(
+                f"the run began with {before} CPU threads and goes on with {now}: sums are rounded in another order, so "
+                f"its weights will differ a little from an uninterrupted run's; threads={before} keeps them equal",
+                file=sys.stderr,
+            )
 
     @property
     def evaluated(self) -> Network:

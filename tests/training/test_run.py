@@ -345,6 +345,26 @@ class TestCheckpoint:
         with pytest.raises(InputError, match=r"checkpoint\.ckpt: damaged, or not a checkpoint"):
             run(configure("epochs=2"))
 
+    def test_another_number_of_threads_is_told(
+        self, configure: Callable, copied: Path, capsys: pytest.CaptureFixture
+    ) -> None:
+        path = interrupt(copied) / CHECKPOINT
+        checkpoint = torch.load(path, weights_only=True)
+        assert checkpoint["threads"] == 1
+        torch.save(checkpoint | {"threads": 7}, path)
+        run(configure("epochs=2"))
+        assert "began with 7 CPU threads and goes on with 1" in capsys.readouterr().err
+
+    def test_checkpoints_of_older_versions_do_not_know_their_threads(
+        self, configure: Callable, copied: Path, capsys: pytest.CaptureFixture
+    ) -> None:
+        path = interrupt(copied) / CHECKPOINT
+        checkpoint = torch.load(path, weights_only=True)
+        del checkpoint["threads"]
+        torch.save(checkpoint, path)
+        run(configure("epochs=2"))
+        assert "threads" not in capsys.readouterr().err
+
     def test_a_run_killed_while_scoring_is_scored(self, configure: Callable, copied: Path, finished: Path) -> None:
         interrupt(copied)
         stamp = (copied / CHECKPOINT).stat().st_mtime_ns
