@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-import tempfile
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 from tqdm import tqdm
 
+from anomaly_seg import atomic
 from anomaly_seg.data.dilation import dilate
 from anomaly_seg.data.duplicates import thumbnail
 from anomaly_seg.data.image_io import load_image
@@ -162,7 +162,7 @@ def _cached(folder: Path, what: str, key: dict, make: Callable[[], dict[str, Any
     big, small = folder / f"{what}-{digest}.npy", folder / f"{what}-{digest}.npz"
     if not small.exists() or not big.exists():
         try:
-            _write(folder, big, small, make())
+            _write(big, small, make())
         except OSError as error:
             raise InputError(
                 f"data.cache_dir: cannot write {big} ({error}); free space or set another folder"
@@ -177,13 +177,11 @@ def _cached(folder: Path, what: str, key: dict, make: Callable[[], dict[str, Any
     return facts
 
 
-def _write(folder: Path, big: Path, small: Path, made: dict[str, Any]) -> None:
-    """Both files under temporary names, then renamed: a reader, or a second writer, never sees half a file."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".making-") as name:
-        temporary = Path(name)
+def _write(big: Path, small: Path, made: dict[str, Any]) -> None:
+    """The arrays row by row, then the small ones, whose file says that both are complete."""
+    with atomic.writing(big, small) as (big_part, small_part):
         shape, count = made.pop("shape"), 0
-        with open(temporary / big.name, "wb") as file:  # not a memory map: on a full disk that kills the process
+        with open(big_part, "wb") as file:  # not a memory map: on a full disk that kills the process
             _header(file, (count, *shape))
             for row in made.pop("rows"):
                 file.write(row.tobytes())
@@ -191,9 +189,7 @@ def _write(folder: Path, big: Path, small: Path, made: dict[str, Any]) -> None:
             file.seek(0)  # only now is it known how many there are; numpy leaves the header room for that
             _header(file, (count, *shape))
         lists = {k: np.array(sorted(v) if isinstance(v, set) else v) for k, v in made.items()}
-        np.savez(temporary / small.name, **lists)  # type: ignore[arg-type]
-        os.replace(temporary / big.name, big)
-        os.replace(temporary / small.name, small)
+        np.savez(small_part, **lists)  # type: ignore[arg-type]
 
 
 def _header(file: BinaryIO, shape: tuple[int, ...]) -> None:

@@ -1,13 +1,13 @@
 """Folds of a data set, saved as readable JSON and used again."""
 
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from anomaly_seg import atomic
 from anomaly_seg.data.duplicates import Duplicates
 from anomaly_seg.data.files import some
 from anomaly_seg.data.records import Dataset
@@ -55,11 +55,8 @@ def make_folds(
 
 def _write(path: Path, text: str) -> None:
     """Whole or not at all: runs side by side may write and read the same file."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
+        atomic.write(path, text)
     except OSError as error:
         raise InputError(f"data.splits={path}: cannot be written ({error}); name another file") from error
 

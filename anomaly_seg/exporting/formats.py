@@ -2,7 +2,6 @@
 
 import hashlib
 import logging
-import os
 import tempfile
 import warnings
 from collections.abc import Callable
@@ -12,6 +11,7 @@ from typing import Any, Literal
 import torch
 from torch.export import Dim, ExportedProgram
 
+from anomaly_seg import atomic
 from anomaly_seg.errors import InputError
 from anomaly_seg.exporting.graph import InferenceGraph
 from anomaly_seg.extras import imported
@@ -91,15 +91,13 @@ def write(model: Any, kind: Format, names: list[str], card: str, path: Path) -> 
         InputError: the folder takes no file.
     """
     check_place(path)
+    weights = [path.with_suffix(".bin")] if kind == "openvino" else []
     try:
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".writing-") as folder:
-            WRITE[kind](model, names, card, Path(folder) / path.name)
-            made = sorted(Path(folder).iterdir(), key=lambda p: p.suffix == path.suffix)  # what it needs comes first
-            for file in made:
-                os.replace(file, path.parent / file.name)
+        with atomic.writing(*weights, path) as temporary:  # what the model needs takes its place before it
+            WRITE[kind](model, names, card, temporary[-1])
     except OSError as error:
         raise _unwritable(path, str(error.strerror)) from error
-    return [path.parent / file.name for file in reversed(made)]
+    return [path, *weights]
 
 
 def check_place(path: Path) -> None:

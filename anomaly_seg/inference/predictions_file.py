@@ -15,10 +15,10 @@ from typing import IO, Any, Literal
 
 from filelock import FileLock, Timeout
 
+from anomaly_seg import atomic
 from anomaly_seg.errors import InputError
 from anomaly_seg.inference.find_images import identity
 from anomaly_seg.inference.prediction import Region, Verdict
-from anomaly_seg.results.run_files import write_whole
 
 ABOUT, LINES, TABLE = "predictions.json", "predictions.jsonl", "predictions.csv"
 RELATIVE = "relative to"
@@ -130,14 +130,13 @@ class Record:
                 raise InputError(
                     f"{self.folder}: holds verdicts of another run ({differing}); choose another --out, or delete it"
                 )
-        write_whole(path, json.dumps(about, indent=2) + "\n")  # a file cut short would lock the record
+        atomic.write(path, json.dumps(about, indent=2) + "\n")  # a file cut short would lock the record
 
     def _restore(self) -> Iterator[tuple[str, Seen]]:
         """Cuts off a half-written last line, writes the table anew, and gives the last row of every file."""
         record = self.folder / LINES
         whole = 0
-        temporary = self.folder / f".{TABLE}"
-        with _append(temporary, "w") as table:
+        with atomic.writing(self.folder / TABLE) as (temporary,), _append(temporary, "w") as table:
             writer = csv.writer(table, lineterminator="\n")
             writer.writerow(COLUMNS)
             if record.exists():
@@ -150,7 +149,6 @@ class Record:
                         writer.writerow(_cells(row))
                         yield identity(row.path), Seen((row.bytes, row.modified), row.outcome, row.error)
                 os.truncate(record, whole)
-        os.replace(temporary, self.folder / TABLE)
 
 
 def _append(path: Path, mode: str = "a") -> IO[str]:

@@ -7,8 +7,6 @@ are written as the shortest text that reads back as the same float.
 import csv
 import io
 import json
-import os
-import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
+from anomaly_seg import atomic
 from anomaly_seg.errors import InputError
 from anomaly_seg.evaluation import metrics
 from anomaly_seg.results.schema import SCHEMA_VERSION, PixelLevel, Result
@@ -168,24 +167,14 @@ def read_pixels(path: Path) -> Pixels:
 
 
 def write_whole(path: Path, text: str) -> Path:
-    """Write through a temporary file in the same folder: readers see the old file or the whole new one.
+    """Write a text of a run's folder, whole or not at all.
 
     Raises:
         InputError: the folder takes no file.
     """
-    temporary = None
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)  # mkstemp's 0o600 would keep the file from others who share the results
-        os.replace(temporary, path)
+        atomic.write(path, text)
     except OSError as error:
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
         raise InputError(f"{path}: cannot be written ({error.strerror}): free space or choose another folder") from None
     return path
 

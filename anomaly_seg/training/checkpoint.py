@@ -1,7 +1,6 @@
 """The one checkpoint of a run: written whole or not at all, and read without trusting it."""
 
 import io
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from anomaly_seg import atomic
 from anomaly_seg.errors import InputError
 from anomaly_seg.quick_lightning import pl
 
@@ -30,16 +30,9 @@ class CheckpointFile(pl.plugins.TorchCheckpointIO):
         """
         content = io.BytesIO()
         torch.save(checkpoint, content)
-        temporary = Path(f"{path}.part")
         try:
-            temporary.parent.mkdir(parents=True, exist_ok=True)
-            with open(temporary, "wb") as file:
-                file.write(content.getbuffer())
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
+            atomic.write(Path(path), content.getbuffer())
         except OSError as error:
-            temporary.unlink(missing_ok=True)
             raise InputError(f"{path}: cannot be written ({error.strerror}); free space, or set output_dir") from error
 
     def load_checkpoint(

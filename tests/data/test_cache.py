@@ -6,6 +6,7 @@ import json
 import os
 import resource
 import shutil
+import tempfile
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
@@ -407,7 +408,7 @@ def test_a_read_only_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     def refuse(*_: object, **__: object) -> None:
         raise PermissionError(errno.EROFS, os.strerror(errno.EROFS))
 
-    monkeypatch.setattr(cache.tempfile, "TemporaryDirectory", refuse)
+    monkeypatch.setattr(tempfile, "TemporaryDirectory", refuse)
     with pytest.raises(InputError, match=r"data\.cache_dir: cannot write .*Read-only file system.*set another folder"):
         prepare(in_memory(), HOW, tmp_path)
 
@@ -442,7 +443,7 @@ def test_a_killed_writer_is_not_taken_for_a_finished_one(tmp_path: Path) -> None
     """After a kill -9 a temporary folder may stay, or the large file without the small one that makes it complete."""
     dataset = in_memory()
     prepare(dataset, HOW, tmp_path)
-    (tmp_path / "memory" / ".making-x").mkdir()
+    (tmp_path / "memory" / ".writing-x").mkdir()
     for path in (tmp_path / "memory").glob("*.np*"):
         if path.suffix == ".npz":
             path.unlink()

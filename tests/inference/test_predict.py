@@ -375,8 +375,9 @@ def test_a_reader_that_leaves_does_not_end_the_work() -> None:
     assert done.stderr == "0\n"
 
 
-def test_predict_needs_no_torch() -> None:
-    code = "import sys, anomaly_seg.inference.predict; print([m for m in ('torch', 'watchfiles') if m in sys.modules])"
+def test_predict_needs_no_torch_and_none_of_the_libraries_of_evaluation() -> None:
+    heavy = ("torch", "scipy", "sklearn", "pandas", "watchfiles")
+    code = f"import sys, anomaly_seg.inference.predict; print([m for m in {heavy} if m in sys.modules])"
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

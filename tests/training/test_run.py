@@ -17,6 +17,7 @@ import yaml
 from omegaconf import OmegaConf
 from support.tiny_runs import tiny_settings
 
+from anomaly_seg import atomic
 from anomaly_seg.errors import InputError
 from anomaly_seg.results import run_files
 from anomaly_seg.settings import Settings
@@ -104,7 +105,7 @@ class TestWhatARunLeaves:
         checkpoint = torch.load(finished / CHECKPOINT, weights_only=True)
         assert (checkpoint["epoch"], checkpoint["global_step"]) == (1, 16)
         assert checkpoint["last_loss"] == run_files.read_result(finished).training.final_loss
-        assert not list(finished.glob("*.part"))
+        assert not list(finished.glob(f"{atomic.PREFIX}*"))
 
     def test_pictures_of_the_defective_and_the_false_alarms(self, finished: Path) -> None:
         result, scores = run_files.read_result(finished), run_files.read_scores(finished)
