@@ -36,7 +36,6 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
 
 from anomaly_seg.errors import InputError
 from anomaly_seg.evaluation.metrics import checked, clopper_pearson
@@ -177,8 +176,10 @@ def misses_allowed(n: int, miss_rate: float, confidence: float) -> int | None:
     >>> misses_allowed(59, 0.05, 0.95), misses_allowed(58, 0.05, 0.95)
     (0, None)
     """
+    from scipy.stats import binom
+
     _check(miss_rate, confidence)
-    chance = stats.binom.cdf(np.arange(n), n, miss_rate)  # rises with m; m = n is left out, its chance being 1
+    chance = binom.cdf(np.arange(n), n, miss_rate)  # rises with m; m = n is left out, its chance being 1
     count = int(np.searchsorted(chance, (1 - confidence) * (1 + ROUNDING), side="right"))
     return count - 1 if count else None
 

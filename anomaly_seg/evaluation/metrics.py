@@ -3,6 +3,10 @@
 Throughout, ``scores`` is ``(n,)``, finite, higher = more defective; ``labels`` is ``(n,)`` of 0 (good) and 1
 (defective); an image is called defective if ``score > threshold`` (Eq. 6, with the field's convention 1 = defective).
 A measure that the data do not define (recall without a defective image, say) is ``None``, never a made-up 0 or 1.
+Where shares are summed that are rounded already, the sum may end a few bits above 1 and is cut off there; sums of whole
+numbers times a share of at most 1, divided last, cannot.
+
+scikit-learn and SciPy are imported where they are used: they take a second, which whoever only counts does not pay.
 """
 
 from dataclasses import dataclass
@@ -10,8 +14,6 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
-from sklearn.metrics import average_precision_score, roc_auc_score
 
 RESAMPLES = 2000
 """Bootstrap draws behind an interval."""
@@ -68,8 +70,9 @@ def confusion(scores: ArrayLike, labels: ArrayLike, threshold: float) -> Confusi
 
 def average_precision(scores: ArrayLike, labels: ArrayLike) -> float | None:
     """Area under precision over recall, by steps, in [0, 1]; None without a defective image. Raises as `confusion`."""
+    from sklearn.metrics import average_precision_score
+
     s, y = checked(scores, labels)
-    # Its sum of rounded shares may end one bit above 1.
     return min(1.0, float(average_precision_score(y, s))) if y.any() else None
 
 
@@ -133,8 +136,10 @@ def percentile_interval(values: ArrayLike, confidence: float = 0.95) -> tuple[fl
 
 def auroc(scores: ArrayLike, labels: ArrayLike) -> float | None:
     """Area under the ROC curve in [0, 1]; None unless there are good and defective images. Raises as `confusion`."""
+    from sklearn.metrics import roc_auc_score
+
     s, y = checked(scores, labels)
-    return float(roc_auc_score(y, s)) if y.any() and not y.all() else None
+    return min(1.0, float(roc_auc_score(y, s))) if y.any() and not y.all() else None
 
 
 def fp_at_fn0(scores: ArrayLike, labels: ArrayLike) -> int | None:
@@ -158,12 +163,14 @@ def clopper_pearson(k: int, n: int, confidence: float = 0.95) -> tuple[float, fl
     Raises:
         ValueError: unless 0 <= k <= n and 0 < confidence < 1.
     """
+    from scipy.stats import binomtest
+
     if not 0 <= k <= n or not 0 < confidence < 1:
         raise ValueError(f"needs 0 <= k <= n and 0 < confidence < 1, got k={k}, n={n}, confidence={confidence}")
-    tail = (1 - confidence) / 2
-    low = float(stats.beta.ppf(tail, k, n - k + 1)) if k > 0 else 0.0
-    high = float(stats.beta.ppf(1 - tail, k + 1, n - k)) if k < n else 1.0
-    return low, high
+    if n == 0:
+        return 0.0, 1.0
+    interval = binomtest(k, n).proportion_ci(confidence, "exact")
+    return float(interval.low), float(interval.high)
 
 
 class McNemar(NamedTuple):
@@ -187,13 +194,15 @@ def mcnemar_exact(correct_a: ArrayLike, correct_b: ArrayLike) -> McNemar:
     Raises:
         ValueError: different lengths.
     """
+    from scipy.stats import binomtest
+
     a, b = np.asarray(correct_a, dtype=bool), np.asarray(correct_b, dtype=bool)
     if a.shape != b.shape or a.ndim != 1:
         raise ValueError(f"needs two vectors over the same images, got shapes {a.shape} and {b.shape}")
     only_a, only_b = int(np.sum(a & ~b)), int(np.sum(~a & b))
     if only_a + only_b == 0:
         return McNemar(0, 0, 1.0)
-    return McNemar(only_a, only_b, float(stats.binomtest(only_a, only_a + only_b, 0.5).pvalue))
+    return McNemar(only_a, only_b, float(binomtest(only_a, only_a + only_b, 0.5).pvalue))
 
 
 class PixelMeasures(NamedTuple):

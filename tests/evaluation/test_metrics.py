@@ -1,6 +1,7 @@
 """Measures against hand-computed values, scikit-learn and the definitions of the exact tests."""
 
 import doctest
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,6 +11,8 @@ from scipy import stats
 from sklearn import metrics as reference
 
 from anomaly_seg.evaluation import metrics
+from anomaly_seg.evaluation.guarantee import best_promise
+from anomaly_seg.results.schema import ImageLevel, Readout
 
 # Few distinct values, so that ties between scores and with the threshold occur often.
 scored = st.lists(st.tuples(st.integers(0, 6).map(float), st.integers(0, 1)), min_size=1, max_size=40)
@@ -47,6 +50,58 @@ def test_nothing_ranks_better_than_perfectly(defective: int, good: int) -> None:
     assert metrics.average_precision(np.arange(len(labels))[::-1], labels) == 1.0
 
 
+# One defective image above good ones that share scores two, one, one, three ... at a time: scikit-learn 1.9 sums the
+# area under their ROC curve to 1.0000000000000002.
+SEPARATED = [9.0, *np.repeat(np.arange(8.0)[::-1], [2, 1, 1, 3, 2, 1, 3, 14])], [1, *[0] * 27]
+
+
+def test_nothing_separates_better_than_perfectly() -> None:
+    assert metrics.auroc(*SEPARATED) == 1.0
+    level = ImageLevel.of(*SEPARATED)
+    assert (level.ap, level.auroc, level.fp_at_fn0) == (1.0, 1.0, 0)
+    assert Readout.of(*SEPARATED).auroc == 1.0
+
+
+@pytest.mark.parametrize(
+    ("measure", "library"), [("auroc", "roc_auc_score"), ("average_precision", "average_precision_score")]
+)
+def test_a_library_that_rounds_upwards(monkeypatch: pytest.MonkeyPatch, measure: str, library: str) -> None:
+    monkeypatch.setattr(reference, library, lambda labels, scores: np.float64(1.0000000000000002))
+    assert getattr(metrics, measure)([1.0, 2.0], [0, 1]) == 1.0
+
+
+@settings(max_examples=100)
+@given(
+    st.lists(st.integers(0, 30), min_size=1, max_size=12),
+    st.lists(st.integers(0, 30), min_size=1, max_size=12),
+    st.integers(0, 12),
+    st.data(),
+)
+def test_every_share_lies_between_0_and_1(good: list[int], defective: list[int], overlap: int, data: Any) -> None:
+    """So many good and defective images at each of the scores; the ranges overlap from not at all to entirely."""
+    values = [*range(len(good)), *(len(good) - overlap + k for k in range(len(defective)))]
+    scores = np.repeat(np.array(values, dtype=float), [*good, *defective])
+    labels = np.repeat([0, 1], [sum(good), sum(defective)])
+    if not len(labels):
+        return
+    threshold = data.draw(st.sampled_from(scores.tolist()))
+    c = metrics.confusion(scores, labels, threshold)
+    units = np.arange(len(labels)) // 2
+    drawn = metrics.resampled_average_precision(scores, labels, units, draws=3)
+    weighted = metrics.weighted_average_precision(scores, labels, [np.ones_like(labels), labels, 1 - labels])
+    grid = np.unique(scores)
+    counts = [metrics.confusion(scores, labels, t) for t in grid]
+    pixels = metrics.pixel_measures(grid, *([getattr(n, name) for n in counts] for name in ("tp", "fp", "fn", "tn")))
+    shares = [
+        metrics.average_precision(scores, labels), metrics.auroc(scores, labels),
+        c.precision, c.recall, c.f1, c.false_alarm_rate,
+        *metrics.clopper_pearson(c.tp, c.tp + c.fn), *metrics.clopper_pearson(c.fp, c.fp + c.tn),
+        *weighted[~np.isnan(weighted)], *drawn[~np.isnan(drawn)], *metrics.percentile_interval(drawn), *pixels[:3],
+        best_promise(c.tp, 0.95), best_promise(len(labels), 0.05),
+    ]  # fmt: skip
+    assert all(0 <= share <= 1 for share in shares if share is not None)
+
+
 @settings(max_examples=60)
 @given(scored, st.integers(-1, 7))
 def test_against_scikit_learn(images: list[tuple[float, int]], threshold: int) -> None:
@@ -59,12 +114,12 @@ def test_against_scikit_learn(images: list[tuple[float, int]], threshold: int) -
         expected = getattr(reference, f"{of}_score")(labels, called, zero_division=np.nan)
         assert np.isnan(expected) if measure is None else measure == pytest.approx(expected)
     if labels.any():
-        assert metrics.average_precision(scores, labels) == reference.average_precision_score(labels, scores)
+        assert metrics.average_precision(scores, labels) == min(1, reference.average_precision_score(labels, scores))
         fpr, tpr, _ = reference.roc_curve(labels, scores) if not labels.all() else ([0.0], [1.0], None)
         fewest = min(rate for rate, recall in zip(fpr, tpr, strict=True) if recall == 1)
         assert metrics.fp_at_fn0(scores, labels) == round(fewest * np.sum(labels == 0))
     if 0 < labels.sum() < len(labels):
-        assert metrics.auroc(scores, labels) == reference.roc_auc_score(labels, scores)
+        assert metrics.auroc(scores, labels) == min(1, reference.roc_auc_score(labels, scores))
 
 
 @pytest.mark.parametrize(
@@ -141,6 +196,10 @@ def test_clopper_pearson_is_its_definition(kn: tuple[int, int], confidence: floa
         assert stats.binom.sf(k - 1, n, low) == pytest.approx((1 - confidence) / 2, rel=1e-6)
     if k < n:
         assert stats.binom.cdf(k, n, high) == pytest.approx((1 - confidence) / 2, rel=1e-6)
+    # In closed form the ends are quantiles of beta distributions.
+    tail = (1 - confidence) / 2
+    ends = stats.beta.ppf([tail, 1 - tail], [k or np.nan, k + 1], [n - k + 1, n - k or np.nan])
+    assert (low, high) == pytest.approx(np.where(np.isnan(ends), [0, 1], ends), abs=1e-11)
 
 
 @pytest.mark.parametrize(("k", "n", "confidence"), [(-1, 3, 0.95), (4, 3, 0.95), (1, 3, 1.0), (1, 3, 0.0)])

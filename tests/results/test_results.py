@@ -238,3 +238,12 @@ def test_result_validates_against_the_schema(tmp_path: Path) -> None:
     jsonschema = pytest.importorskip("jsonschema")
     run = write_run(tmp_path, SCORES, LABELS)
     jsonschema.validate(json.loads((run / "result.json").read_text(encoding="utf-8")), json.loads(schema.schema()))
+
+
+def test_a_perfect_detector_has_a_result(tmp_path: Path) -> None:
+    """Scores whose area under the ROC curve scikit-learn sums to 1.0000000000000002, in a file and back."""
+    scores, labels = np.array([9.0, *np.repeat(np.arange(8.0), [14, 3, 1, 2, 3, 1, 1, 2])]), np.array([1] + [0] * 27)
+    perfect = fake_result(schema.Run(**DEFAULTS), scores, labels, {"C": scores})
+    run_files.write_result(tmp_path, perfect)
+    image = run_files.read_result(tmp_path).image
+    assert (image.auroc, image.ap, image.fp_at_fn0) == (1.0, 1.0, 0)
