@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help install dev demo test lint format clean
+.PHONY: help install dev demo test docs lint format clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
@@ -34,6 +34,9 @@ test: dev ## run the tests
 	$(BIN)/python -m pytest --numprocesses 2 --dist load $(addprefix --ignore ,$(OPENVINO))
 	$(BIN)/python -m pytest --numprocesses 2 --dist load $(OPENVINO)
 
+docs: dev ## build the documentation, docs/_build/html; every warning is an error
+	$(BIN)/python -m sphinx --builder html --conf-dir docs --fail-on-warning --keep-going --quiet . docs/_build/html
+
 lint: dev ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -44,4 +47,4 @@ format: dev ## rewrite the code in the project's format
 	$(BIN)/ruff check --fix .
 
 clean: ## remove .venv and what runs left behind
-	rm -rf $(VENV) demo runs .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) demo runs docs/_build docs/reference .pytest_cache .mypy_cache .ruff_cache

@@ -24,9 +24,9 @@ def assign_folds(
 ) -> np.ndarray:
     """Test fold of every image, (n,) in 0..folds-1.
 
-    published: the folds that came with the data. grouped: the same (or, where none came, stratified folds by group),
-        but
-    groups with byte-identical images join the fold of the first of them. grouped_near: near-identical images count too.
+    `published`: the folds that came with the data. `grouped`: the same (or, where none came, stratified folds by
+    group), but groups with byte-identical images join the fold of the first of them. `grouped_near`: near-identical
+    images count too.
 
     Where the data came divided into a training and a test part, published makes the test part fold 0 and divides the
     training part into the other folds, so that fold 0 is tested by what the whole training part teaches; grouped and
