@@ -55,11 +55,14 @@ def check(
         unusable = broken(dataset, preparation)
         if not unusable:
             raise
-        return _report([f"{dataset.name}: {len(dataset.records)} images"], dataset.notes, unusable)
+        return _report([f"{dataset.name}: {len(dataset.records)} images"], dataset.notes, dataset.problems + unusable)
 
     groups = [r.group for r in dataset.records]
     duplicates = find_duplicates(arrays.fingerprints, arrays.thumbnails, groups)
-    oddities, wrong = dataset.notes + arrays.notes + notes(dataset, arrays, duplicates), problems(dataset, arrays)
+    oddities, wrong = (
+        dataset.notes + arrays.notes + notes(dataset, arrays, duplicates),
+        dataset.problems + problems(dataset, arrays),
+    )
     parts = [_headline(dataset, arrays), _sizes(groups, arrays)]
     new = splits and not Path(splits).expanduser().exists()
     try:
@@ -87,9 +90,10 @@ def _report(parts: Sequence[str], notes: Sequence[str], problems: Sequence[str])
 
 
 def _headline(dataset: Dataset, arrays: Arrays) -> str:
+    """An item is what a group's images show. Scripts read this line: its words stay."""
     images, defective = len(arrays.labels), int(arrays.labels.sum())
     groups = len({r.group for r in dataset.records})
-    return f"{dataset.name}: {images} images of {groups} groups, {defective} defective ({defective / images:.1%})"
+    return f"{dataset.name}: {images} images of {groups} items, {defective} defective ({defective / images:.1%})"
 
 
 def _sizes(groups: Sequence[str], arrays: Arrays) -> str:

@@ -132,6 +132,8 @@ class FoldDataModule(pl.LightningDataModule):
             raise InputError(
                 f"evaluate_on=validation: needs 3 folds or more to train, validate and test; data.folds={folds}"
             )
+        if dataset.problems:
+            raise InputError("\n".join(dataset.problems))
         self.dataset, self.preparation, self.fold = dataset, preparation, fold
         self.batch_size, self.workers, self.seed, self.transform = batch_size, workers, seed, recipe(augmentation)
         self.arrays = prepare(dataset, preparation, cache_dir)

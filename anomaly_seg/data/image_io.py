@@ -1,7 +1,9 @@
 """Pixels from image files, on disk or inside a zip: decoding, orientation, and 8-bit grey or colour."""
 
 import io
+import lzma
 import re
+import struct
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -13,13 +15,24 @@ from typing import Literal, Protocol
 import cv2
 import numpy as np
 
+from anomaly_seg.data.image_formats import (
+    HEAD,
+    PHOTOMETRIC,
+    RAW_SUFFIXES,
+    SUBFILE_TYPE,
+    TIFF,
+    WHITE_IS_ZERO,
+    count_pictures,
+    image_format,
+    tiff_pages,
+)
 from anomaly_seg.errors import InputError
-
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
-"""How the names of image files end, in lower case: what is taken for an image inside a folder or a zip."""
 
 LEVELS_16_PER_8_BIT = 257
 """16-bit grey levels that become one 8-bit level: 65535 becomes 255."""
+
+DAMAGED = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, struct.error)
+"""What zipfile raises for a damaged member."""
 
 Convert = Literal["error", "grey8"]
 
@@ -52,15 +65,17 @@ class FileSource:
         return str(self.path)
 
     def fingerprint(self) -> str:
-        data = self._bytes()
+        data = self.read()
         return f"{zlib.crc32(data):08x}-{len(data)}"
 
     def pixels(self) -> np.ndarray:
-        return decode(self._bytes(), self.name)
+        return decode(self.read(), self.name)
 
-    def _bytes(self) -> bytes:
+    def read(self, count: int = -1) -> bytes:
+        """The first bytes, or all. Raises InputError where they cannot be read."""
         try:
-            return self.path.read_bytes()
+            with self.path.open("rb") as file:
+                return file.read(count)
         except OSError as error:
             raise InputError(
                 f"{self.path}: cannot be read ({error.strerror}); check the file and its rights"
@@ -101,13 +116,21 @@ class ZipSource:
         return f"{info.CRC:08x}-{info.file_size}"
 
     def pixels(self) -> np.ndarray:
+        return decode(self.read(), self.name)
+
+    def read(self, count: int = -1) -> bytes:
+        """The first bytes, or all. Raises InputError where they cannot be read."""
         try:
-            data = open_archive(self.archive).read(self.member)
-        except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError) as error:  # RuntimeError: encrypted
+            with open_archive(self.archive).open(self.member) as file:
+                return file.read(count)
+        except RuntimeError as error:  # encrypted, or of a compression that Python does not know
+            raise InputError(
+                f"{self.name}: cannot be read ({error}); copy or download the zip again, or unpack it"
+            ) from error
+        except (*DAMAGED, OSError) as error:
             raise InputError(
                 f"{self.name}: damaged inside the zip ({error}); copy or download the zip again"
             ) from error
-        return decode(data, self.name)
 
 
 def decode(data: bytes, name: str) -> np.ndarray:
@@ -119,7 +142,8 @@ def decode(data: bytes, name: str) -> np.ndarray:
     Raises:
         InputError: not an image, several in one file, or one of more pixels than OpenCV takes.
     """
-    usable = data and not (data.startswith(b"\xff\xd8") and _cut_short(data))
+    usable = image_format(data[:HEAD]) is not None and not name.lower().endswith(RAW_SUFFIXES)
+    usable = usable and not (data.startswith(b"\xff\xd8") and _cut_short(data))
     try:
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) if usable else None
     except cv2.error as error:
@@ -128,39 +152,25 @@ def decode(data: bytes, name: str) -> np.ndarray:
         raise InputError(f"{name}: does not decode, {reason}; cut the picture into parts") from error
     if pixels is None:
         raise InputError(f"{name}: does not decode as an image; give a whole PNG, JPEG, BMP or TIFF, or leave it out")
-    pages = _pages(data)
-    if pages > 1:
-        raise InputError(f"{name}: holds {pages} pictures, of which only the first would be seen; save each as a file")
-    return _upright(pixels, data)
+    pictures = count_pictures(data)
+    if pictures > 1:
+        raise InputError(
+            f"{name}: holds {pictures} pictures, of which only the first would be seen; save each as a file"
+        )
+    return _upright(_positive(pixels, data, name), data)
 
 
-def _pages(data: bytes) -> int:
-    """Full-size pictures in the file: a TIFF's pages, an animated PNG's frames."""
-    if data.startswith(b"\x89PNG"):
-        _, control, frames = data[: data.find(b"IDAT")].partition(b"acTL")
-        return int.from_bytes(frames[:4]) if control else 1
-    if not data.startswith(TIFF):
-        return 1
-    from PIL.TiffImagePlugin import ImageFileDirectory_v2
+def _positive(pixels: np.ndarray, data: bytes, name: str) -> np.ndarray:
+    """Pixels of a TIFF in which 0 is white, with 0 as black; OpenCV turns only those of up to 8 bits.
 
-    file, seen, pages = io.BytesIO(data), {0}, 0
-    try:
-        directory = ImageFileDirectory_v2(data[: 16 if data[2] == BIG else 8])
-        while directory.next not in seen:
-            seen.add(directory.next)
-            file.seek(directory.next)
-            directory.load(file)
-            pages += not directory.get(NEW_SUBFILE_TYPE, 0) & 1
-    except Exception:  # whatever a damaged chain makes the reader stumble over: OpenCV has read its first
-        pass
-    return pages
-
-
-BIG = 43
-"""Third byte of a TIFF with offsets of 8 bytes."""
-
-NEW_SUBFILE_TYPE = 254
-"""TIFF's tag of a page; bit 0 says that it is a smaller copy of another, such as a thumbnail."""
+    Raises:
+        InputError: the first page, which OpenCV reads, is a smaller copy.
+    """
+    first = next(iter(tiff_pages(data)), {}) if data.startswith(TIFF) else {}
+    if first.get(SUBFILE_TYPE, 0) & 1:
+        raise InputError(f"{name}: begins with a small preview of its picture; save it as a TIFF of one page, or PNG")
+    negative = first.get(PHOTOMETRIC) == WHITE_IS_ZERO and pixels.dtype in (np.uint16, np.uint32)
+    return np.iinfo(pixels.dtype).max - pixels if negative else pixels
 
 
 JPEG_MARK = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]", re.DOTALL)
@@ -204,9 +214,6 @@ def _upright(pixels: np.ndarray, data: bytes) -> np.ndarray:
 
 EXIF_REACH = 1 << 16
 """Bytes in which a file says whether it has such notes."""
-
-TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-"""How a TIFF begins; OpenCV turns these upright itself."""
 
 
 def load_image(source: Source, convert: Convert = "error", channels: int = 1) -> np.ndarray:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from anomaly_seg.data.image_io import Source
+from anomaly_seg.data.masks import drawn_levels
 from anomaly_seg.errors import InputError
 
 
@@ -28,7 +29,8 @@ class Dataset:
 
     published_folds: group -> fold, for data sets that come with folds. train_test: these are no folds but a division, 0
     for the test part and 1 for the training part.
-    notes: things left out or taken with a doubt, one sentence each, for `anomaly-seg check`.
+    notes: things left out or taken with a doubt, one sentence each, for `anomaly-seg check`. problems: what has to be
+    mended before anything may train on these data; `check` lists it, `train` refuses with the same words.
     """
 
     name: str
@@ -36,6 +38,7 @@ class Dataset:
     published_folds: dict[str, int] | None = None
     notes: list[str] = field(default_factory=list)
     train_test: bool = False
+    problems: list[str] = field(default_factory=list)
 
 
 def load_mask(record: Record, shape: tuple[int, int]) -> tuple[np.ndarray, set[int]]:
@@ -49,7 +52,7 @@ def load_mask(record: Record, shape: tuple[int, int]) -> tuple[np.ndarray, set[i
         (h, w) uint8 of 0 and 1, where any stored value above 0 is defect, and the stored values other than 0 and 255.
 
     Raises:
-        InputError: the mask's size differs from its image's.
+        InputError: the mask's size differs from its image's, or one cannot say what is drawn (see `masks`).
     """
     if record.mask is None:
         return np.zeros(shape, np.uint8), set()
@@ -59,7 +62,6 @@ def load_mask(record: Record, shape: tuple[int, int]) -> tuple[np.ndarray, set[i
             f"{record.mask.name}: mask of {pixels.shape[0]}x{pixels.shape[1]} for an image of {shape[0]}x{shape[1]} "
             f"({record.image.name}); export it at the image's size"
         )
-    if pixels.ndim == 3:  # an alpha channel says nothing about defects
-        pixels = pixels[:, :, :3].max(axis=2)
+    pixels = drawn_levels(pixels, record.mask.name)
     odd = set(np.unique(pixels).tolist()) - {0, 255}
     return (pixels > 0).astype(np.uint8), odd

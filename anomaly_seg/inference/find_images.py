@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from anomaly_seg.data.image_io import IMAGE_SUFFIXES
+from anomaly_seg.data.image_formats import IMAGE_SUFFIXES
 from anomaly_seg.errors import InputError
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from anomaly_seg.data.image_io import IMAGE_SUFFIXES
+from anomaly_seg.data.image_formats import IMAGE_SUFFIXES
 from anomaly_seg.data.readers.synthetic_surface import MIN_SIDE, surface
 from anomaly_seg.errors import InputError
 from anomaly_seg.extras import need

@@ -4,43 +4,47 @@ Polygons and run lengths are drawn by pycocotools, the data set's own library. R
 decoder reads beyond its memory where they are damaged.
 """
 
-from collections import Counter
 from typing import Any
 
-from anomaly_seg.data.annotations.common import Drawing, Parsed, box, key, listed, numbers, polygon, side, whole
+from anomaly_seg.data.annotations.common import Drawing, Parsed, box, id_of, key, listed, numbers, polygon, side, whole
 from anomaly_seg.data.annotations.rasterize import Runs, Shape, check_runs, runs_of
+from anomaly_seg.data.files import trimmed
 from anomaly_seg.errors import InputError
 
 
 def read(found: dict[str, Any], name: str) -> Parsed:
-    """Object instances; a segmentation is a list of polygons, run lengths, or absent where there is only a box."""
-    categories = _by_id(listed(found, "categories", name), f"{name}: categories")
-    labels = {id_: str(category.get("name", id_)) for id_, (category, _) in categories.items()}
+    """Object instances; a segmentation is a list of polygons, run lengths, or absent where there is only a box.
+
+    Where the file has no categories, their numbers are the labels.
+    """
+    categories = _by_id(listed(found, "categories", name) if found.get("categories") else [], f"{name}: categories")
+    labels = {id_: trimmed(category.get("name", id_)) for id_, (category, _) in categories.items()}
     drawings: dict[int | str, Drawing] = {}
     for id_, (image, where) in _by_id(listed(found, "images", name), f"{name}: images").items():
         height, width = side(image.get("height"), where, "height"), side(image.get("width"), where, "width")
         drawings[id_] = Drawing(str(key(image, "file_name", where)), height, width)
-    skipped: Counter[str] = Counter()
     for i, note in enumerate(listed(found, "annotations", name)):
         where = f"{name}: annotation {note.get('id', i)}"
-        drawing = drawings.get(key(note, "image_id", where))
+        drawing = drawings.get(id_of(note, "image_id", where))
         if drawing is None:
             raise InputError(f"{where}: image_id {note['image_id']} is not among its images; export the file again")
-        category = key(note, "category_id", where)
+        category = id_of(note, "category_id", where)
+        if not categories:
+            labels.setdefault(category, str(category))
         if category not in labels:
             raise InputError(f"{where}: category_id {category} is not among its categories; export the file again")
         shapes = _shapes(note, drawing, where)
         if not shapes:
-            skipped["annotation without area"] += 1
+            drawing.undrawn.append((labels[category], "annotation without area"))
         drawing.shapes += [(labels[category], shape) for shape in shapes]
-    return Parsed(list(drawings.values()), set(labels.values()), skipped)
+    return Parsed(list(drawings.values()), set(labels.values()))
 
 
 def _by_id(entries: list[dict[str, Any]], where: str) -> dict[int | str, tuple[dict[str, Any], str]]:
     """Entries, and where each stands, by their id, which no two may share."""
     found: dict[int | str, tuple[dict[str, Any], str]] = {}
     for i, entry in enumerate(entries):
-        id_, place = key(entry, "id", f"{where}[{i}]"), f"{where}[{i}]"
+        id_, place = id_of(entry, "id", f"{where}[{i}]"), f"{where}[{i}]"
         if id_ in found:
             raise InputError(
                 f"{place}: id {id_} is that of {found[id_][1].removeprefix(where)} too, so annotations could mean "
@@ -54,14 +58,36 @@ def _shapes(note: dict[str, Any], drawing: Drawing, where: str) -> list[Shape]:
     found = note.get("segmentation")
     if isinstance(found, dict):
         return [_runs(found, drawing, where)]
-    if found:
-        if not isinstance(found, list) or not all(isinstance(part, list) for part in found):
-            raise InputError(f"{where}: segmentation is neither a list of polygons nor run lengths; export it again")
-        return [polygon([flat[i : i + 2] for i in range(0, len(flat), 2)], where) for flat in found]
+    if outlines := _outlines(found, where):
+        return [polygon(outline, where) for outline in outlines]
     if not note.get("bbox"):
         return []
     x, y, w, h = numbers(note["bbox"], 4, where)
     return [box(x, y, x + w, y + h, where)]
+
+
+def _outlines(found: Any, where: str) -> list[list[Any]]:
+    """Corners of every polygon, from [[x, y, x, y, ...], ...], from one flat list, or from lists of pairs.
+
+    Empty polygons, as some programs write them beside a box, are left out.
+    """
+    if not found:
+        return []
+    if isinstance(found, list) and all(isinstance(value, int | float) for value in found):
+        found = [found]
+    if not isinstance(found, list) or not all(isinstance(part, list) for part in found):
+        raise InputError(f"{where}: segmentation is neither a list of polygons nor run lengths; export it again")
+    if len(found) > 2 and all(_is_pair(part) for part in found):
+        return [found]
+    return [
+        part if all(map(_is_pair, part)) else [part[i : i + 2] for i in range(0, len(part), 2)]
+        for part in found
+        if part
+    ]
+
+
+def _is_pair(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 2 and all(isinstance(number, int | float) for number in value)
 
 
 def _runs(found: dict[str, Any], drawing: Drawing, where: str) -> Shape:

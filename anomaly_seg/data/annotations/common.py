@@ -1,7 +1,6 @@
 """What the annotation formats have in common: shapes drawn on images, and values checked on the way in."""
 
 import math
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,25 +14,34 @@ class Drawing:
     """What is drawn on one image.
 
     image: as the file names it. height, width: of the image, None where the file does not say. shapes: label and shape.
+    undrawn: label and kind of what has no area (lines, points), or none that is known. tags: labels of the whole image.
+    unmeant: labels of shapes that mean no object.
     """
 
     image: str
     height: int | None
     width: int | None
     shapes: list[tuple[str, Shape]] = field(default_factory=list)
+    undrawn: list[tuple[str, str]] = field(default_factory=list)
+    tags: list[str] = field(default_factory=list)
+    unmeant: list[str] = field(default_factory=list)
+
+    @property
+    def labels(self) -> set[str]:
+        """Labels of everything but tags."""
+        return {label for label, _ in [*self.shapes, *self.undrawn]}
 
 
 @dataclass
 class Parsed:
     """An annotation file.
 
-    labels: all that occur or are declared. skipped: how many of what has no area (lines, points), by kind. single: the
-    file belongs to one image, as a rule the one that it is named after.
+    labels: all that occur or are declared. single: the file belongs to one image, as a rule the one that it is named
+    after.
     """
 
     drawings: list[Drawing]
     labels: set[str]
-    skipped: Counter[str] = field(default_factory=Counter)
     single: bool = False
 
 
@@ -51,6 +59,15 @@ def key(found: dict[str, Any], name: str, where: str) -> int | str:
     if not isinstance(value, int | str) or isinstance(value, bool) or value == "":
         raise InputError(f"{where}: {name} is missing or no number or text; export it again")
     return value
+
+
+def id_of(found: dict[str, Any], name: str, where: str) -> int | str:
+    """An identifier that has to be there; 7, 7.0 and "7" are one and the same."""
+    value = found.get(name)
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    text = key(found, name, where)
+    return int(text) if str(text).strip().isdecimal() else text
 
 
 def side(value: Any, where: str, name: str) -> int | None:

@@ -4,12 +4,12 @@ The standard library parses it: what else reads it (datumaro) is a data framewor
 """
 
 import xml.etree.ElementTree as ET
-from collections import Counter
 from collections.abc import Callable
 from typing import NoReturn
 
 from anomaly_seg.data.annotations.common import Drawing, Parsed, box, ellipse, numbers, polygon, side
 from anomaly_seg.data.annotations.rasterize import Bitmap, Polygon, Shape, from_runs, turned
+from anomaly_seg.data.files import trimmed
 from anomaly_seg.errors import InputError
 
 
@@ -21,7 +21,7 @@ class _NoDoctype(ET.TreeBuilder):
 
 
 def read(data: bytes, name: str) -> Parsed:
-    """Boxes, ellipses, polygons and masks; the rest has no area and is counted."""
+    """Boxes, ellipses, polygons and masks; what has no area is listed."""
     try:
         root = ET.fromstring(data, ET.XMLParser(target=_NoDoctype()))
     except InputError as error:
@@ -31,20 +31,23 @@ def read(data: bytes, name: str) -> Parsed:
     if root.tag != "annotations" or root.find("track") is not None:
         kind = "is in the format for videos" if root.tag == "annotations" else f"begins with <{root.tag}>"
         raise InputError(f'{name}: {kind}; export from CVAT as "CVAT for images 1.1" or as COCO')
-    drawings, skipped = [], Counter[str]()
-    labels = {e.text or "" for e in root.iterfind("meta//labels/label/name")}
+    drawings = []
+    labels = {trimmed(e.text or "") for e in root.iterfind("meta//labels/label/name")}
     for image in root.iterfind("image"):
         path = image.get("name") or ""
         height, width = (side(image.get(key), f"{name}: {path}", key) for key in ("height", "width"))
         drawing = Drawing(path, height, width)
         for number, element in enumerate(image):
+            label = trimmed(element.get("label") or "")
             if element.tag in SHAPES:
                 shape = SHAPES[element.tag](element, f"{name}: {path}: <{element.tag}> number {number + 1}")
-                drawing.shapes.append((element.get("label") or "", shape))
-            elif element.tag != "tag":
-                skipped[element.tag] += 1
+                drawing.shapes.append((label, shape))
+            elif element.tag == "tag":
+                drawing.tags.append(label)
+            else:
+                drawing.undrawn.append((label, element.tag))
         drawings.append(drawing)
-    return Parsed(drawings, labels | {label for d in drawings for label, _ in d.shapes}, skipped)
+    return Parsed(drawings, labels.union(*(drawing.labels for drawing in drawings)))
 
 
 def _box(element: ET.Element, where: str) -> Shape:

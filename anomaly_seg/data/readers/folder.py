@@ -2,39 +2,20 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-
-import numpy as np
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
 
 from anomaly_seg.data.annotations import load as drawn
-from anomaly_seg.data.files import files, some, stem
+from anomaly_seg.data.files import Inventory, inventory, some, stem
 from anomaly_seg.data.image_io import Source
+from anomaly_seg.data.masks import JoinedMask, LossyMask, mask_file
 from anomaly_seg.data.readers.groups import assign_groups
-from anomaly_seg.data.readers.mask_pairing import LOSSY, WORDS, Layout, pair
+from anomaly_seg.data.readers.mask_pairing import MASK_FOLDERS, SUFFIXES, WORDS, Layout, mask_base, pair
 from anomaly_seg.data.records import Dataset, Record
 from anomaly_seg.errors import InputError
 
 REMEDY = "set data.root to the folder that holds the images, or to its zip"
 SPECIALS = (".json", ".xml")
-
-
-@dataclass(frozen=True)
-class LossyMask:
-    """A mask kept as JPEG: compression leaves faint values all around its edges, so only the brighter half counts."""
-
-    source: Source
-
-    @property
-    def name(self) -> str:
-        return self.source.name
-
-    def fingerprint(self) -> str:
-        return f"lossy-{self.source.fingerprint()}"
-
-    def pixels(self) -> np.ndarray:
-        """As stored, in shape; uint8 of 0 and 255."""
-        return (self.source.pixels() >= 128).astype(np.uint8) * np.uint8(255)
 
 
 def read(
@@ -63,10 +44,12 @@ def read(
     Raises:
         InputError: nothing found, or what was found does not fit together; see `layouts`, `annotations` and `groups`.
     """
-    top, everything = _without_top(files(root, REMEDY))
+    top, listing = _without_top(inventory(root, REMEDY))
+    everything = listing.everything
+    suffix = None if mask_suffix is None else str(mask_suffix)
     try:
-        chosen, pairing = pair(everything, layout, None if mask_suffix is None else str(mask_suffix))
-        images = {path: everything[path] for path in sorted(pairing.images)}
+        chosen, pairing = pair(listing.images, layout, suffix)
+        images = {path: listing.images[path] for path in sorted(pairing.images)}
     except InputError as error:  # about paths, which mean more with their root
         raise InputError(str(error) if str(error).startswith("data.") else f"{root}: {error}") from error
     group_of = assign_groups(images, _below(top, groups, everything), everything)
@@ -74,27 +57,39 @@ def read(
     if categories is not None and found is None:
         raise InputError("data.categories: needs annotations, for masks have no labels; set data.annotations")
     seen = found.seen if found else set()
-    masks = {image: _mask(everything[mask]) for image, mask in pairing.masks.items()}
+    masks = {image: _mask([listing.images[path] for path in paths]) for image, paths in pairing.masks.items()}
     if found is None and not masks:
         raise InputError(_nothing(root, len(images), everything))
     _check(root, masks, seen, pairing.bare)
-    notes = [_summary(chosen, len(masks), found), *_notes(pairing.others, masks), *(found.notes if found else [])]
+    used = {
+        *images,
+        *(path for paths in pairing.masks.values() for path in paths),
+        _below(top, groups, everything) or "",
+        *(found.files if found else ()),
+    }
+    if annotations != "none":
+        _check_unread(listing, images, used, SUFFIXES if suffix is None else (suffix,))
+    notes = [_summary(chosen, len(masks), found), *_notes(masks), *(found.notes if found else [])]
+    notes += listing.passed_over(used)
     masks |= found.masks if found else {}
     names = _record_names(images)
     records = [
         Record(names[path], group_of[path] if group_of else names[path], source, masks.get(path))
         for path, source in images.items()
     ]
-    return Dataset(name, records, notes=notes)
+    return Dataset(name, records, notes=notes, problems=found.problems if found else [])
 
 
-def _without_top(found: dict[str, Source]) -> tuple[str, dict[str, Source]]:
+def _without_top(found: Inventory) -> tuple[str, Inventory]:
     """The one folder that holds everything, as archives often have it, and the paths below: its name says nothing."""
-    tops = {path.split("/")[0] for path in found}
+    everything = found.everything
+    tops = {path.split("/")[0] for path in everything}
     top = next(iter(tops), "")
-    if len(tops) != 1 or top in found or top.lower() in WORDS:
+    if len(tops) != 1 or top in everything or top.lower() in WORDS:
         return "", found
-    return f"{top}/", {path[len(top) + 1 :]: source for path, source in found.items()}
+    classes = ("images", "unread", "others", "by_products")
+    below = {name: {path[len(top) + 1 :]: source for path, source in getattr(found, name).items()} for name in classes}
+    return f"{top}/", replace(found, **below)
 
 
 def _below(top: str, place: str | None, everything: Mapping[str, Source]) -> str | None:
@@ -105,8 +100,25 @@ def _below(top: str, place: str | None, everything: Mapping[str, Source]) -> str
     return inside if inside in everything or any(path.startswith(f"{inside}/") for path in everything) else place
 
 
-def _mask(source: Source) -> Source:
-    return LossyMask(source) if source.name.lower().endswith(LOSSY) else source
+def _mask(sources: Sequence[Source]) -> Source:
+    parts = [mask_file(source) for source in sources]
+    return parts[0] if len(parts) == 1 else JoinedMask(parts)
+
+
+def _check_unread(listing: Inventory, images: Mapping[str, Source], used: set[str], suffixes: tuple[str, ...]) -> None:
+    """Refuse a file that belongs to an image as its mask or its annotation, but is of a kind that is not read."""
+    stems = {stem(path).casefold() for path in images}
+    names = {PurePosixPath(path).stem.casefold() for path in images}
+    for path, source in sorted((listing.unread | listing.others).items()):
+        base, place = mask_base(path, suffixes), PurePosixPath(path)
+        among_masks = any(part.lower() in MASK_FOLDERS for part in place.parts[:-1]) and place.stem.casefold() in names
+        annotation = stem(path).casefold() in stems and drawn.foreign(path, source)
+        if path not in used and (among_masks or annotation or (base is not None and base.casefold() in stems)):
+            raise InputError(
+                f"{source.name}: belongs to an image, but is {annotation or 'a kind of file'} that is not read, so the "
+                "image would count as good; save it as a PNG mask or as a COCO, LabelMe or CVAT annotation, remove it, "
+                "or set data.annotations=none if it means nothing"
+            )
 
 
 def _check(root: str | Path | None, masks: Mapping[str, Source], seen: set[str], bare: set[str]) -> None:
@@ -139,11 +151,14 @@ def _summary(layout: str, masks: int, found: drawn.Annotations | None) -> str:
     return f"layout {layout}: {masks} masks, {len(found.masks)} annotated images"
 
 
-def _notes(others: Sequence[str], masks: Mapping[str, Source]) -> list[str]:
-    notes = []
-    if others:
-        notes.append(f"{len(others)} images outside the layout's folders passed over: {some(others)}")
-    if lossy := [mask.name for mask in masks.values() if isinstance(mask, LossyMask)]:
+def _notes(masks: Mapping[str, Source]) -> list[str]:
+    notes, parts = (
+        [],
+        [part for mask in masks.values() for part in (mask.parts if isinstance(mask, JoinedMask) else [mask])],
+    )
+    if joined := [image for image, mask in masks.items() if isinstance(mask, JoinedMask)]:
+        notes.append(f"several masks of one image, joined: {some(joined)}")
+    if lossy := [mask.name for mask in parts if isinstance(mask, LossyMask)]:
         notes.append(f"masks kept as JPEG, of which values from 128 on count as defect: {some(lossy)}; PNG keeps them")
     return notes
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from anomaly_seg.data.files import Names, content, some
+from anomaly_seg.data.files import Names, content, some, trimmed
 from anomaly_seg.data.image_io import FileSource, Source
 from anomaly_seg.errors import InputError
 
@@ -44,7 +44,7 @@ def _pattern(groups: str, paths: list[str]) -> dict[str, str]:
         raise InputError(
             f"data.groups={groups}: has {pattern.groups} groups in parentheses; use one, around what names the part"
         )
-    return {path: match[1] for path in paths if (match := pattern.search(path))}
+    return {path: trimmed(match[1] or "") for path in paths if (match := pattern.search(path))}
 
 
 def _table(groups: str, paths: list[str], files: Mapping[str, Source]) -> dict[str, str]:
@@ -55,17 +55,19 @@ def _table(groups: str, paths: list[str], files: Mapping[str, Source]) -> dict[s
     try:
         text = content(source).decode("utf-8-sig")
         head = text.partition("\n")[0]
-        rows = list(csv.DictReader(io.StringIO(text), delimiter=";" if ";" in head and "," not in head else ","))
+        table = csv.DictReader(io.StringIO(text), delimiter=";" if ";" in head and "," not in head else ",")
+        table.fieldnames = [name.strip().lower() for name in table.fieldnames or ()]
+        rows = [{name: trimmed(row.get(name) or "") for name in table.fieldnames} for row in table]
     except (UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{source.name}: not a CSV file in UTF-8 ({error}); save it as one") from error
     if not rows or not {"image", "group"} <= rows[0].keys():
         raise InputError(f"{source.name}: needs the columns image and group, and one row an image")
     names, found, unknown = Names(paths), dict[str, str](), []
     for row in rows:
-        image = names.find(row["image"] or "", source.name)
+        image = names.find(row["image"], source.name)
         if image is None:
             unknown.append(row["image"] or "(empty)")
-        elif found.setdefault(image, row["group"] or "") != (row["group"] or ""):
+        elif found.setdefault(image, row["group"]) != row["group"]:
             raise InputError(f"{source.name}: {image} has two groups, {found[image]} and {row['group']}; keep one")
     if unknown:
         raise InputError(
