@@ -17,8 +17,9 @@ from typing import IO, Any
 import cv2
 from tqdm import tqdm
 
+from anomaly_seg.data.files import some
 from anomaly_seg.errors import InputError
-from anomaly_seg.inference.find_images import below, find_images, identity
+from anomaly_seg.inference.find_images import PassedOver, below, find_images, identity
 from anomaly_seg.inference.image_input import read_image
 from anomaly_seg.inference.overlay import overlay
 from anomaly_seg.inference.prediction import Detector
@@ -51,9 +52,11 @@ def predict(options: argparse.Namespace) -> int:
     if options.threshold is not None and not math.isfinite(options.threshold):
         raise InputError(f"--threshold {options.threshold}: has to be a finite number")
     pictures = options.out / OVERLAYS
-    paths = [] if options.watch else find_images(options.paths, pictures)
+    passed_over = PassedOver()
+    paths = [] if options.watch else find_images(options.paths, pictures, passed_over)
     if options.watch:
         _check_folders(options.paths)
+    _report_passed_over(passed_over)
     with _stoppable() as stop, _quiet_opencv():
         detector = load(options.model)
         threshold = detector.card.threshold.value if options.threshold is None else options.threshold
@@ -91,7 +94,7 @@ class Judge:
 
     def look(self, path: str) -> Row:
         """The verdict, not written yet; any overlay is."""
-        state, picture = state_of(path) or (0, 0), None
+        state, picture = state_of(path) or (0, 0, 0, 0), None
         try:
             image = read_image(path)  # once: the file may change while it is judged
             prediction = self.detector(image, self.threshold)
@@ -112,7 +115,7 @@ class Judge:
         before = self.record.earlier.get(identity(row.path))
         if row.error is not None:
             _say(row.error, sys.stderr)
-            if before is not None and (before.error, before.state) == (row.error, (row.bytes, row.modified)):
+            if before is not None and (before.error, before.state) == (row.error, row.state):
                 return
         self.record.add(row)
 
@@ -156,7 +159,7 @@ def watch_folders(
             return False
         now = state_of(path)
         gone = now is None and row.verdict is not None  # taken away once it was read: the verdict stands
-        if (row.bytes, row.modified) != now and not gone:  # it changed meanwhile: look again when it is done
+        if row.state != now and not gone:  # it changed meanwhile: look again when it is done
             return False
         judge.write(row)
         if row.score is not None:
@@ -207,6 +210,13 @@ def _say(text: str, to: IO[str]) -> None:
     except BrokenPipeError:  # nobody reads any more (`| head`); the record goes on
         with open(os.devnull, "w") as nowhere:
             os.dup2(nowhere.fileno(), to.fileno())
+
+
+def _report_passed_over(found: PassedOver) -> None:
+    """Say once what of the folders is not judged."""
+    for what, names in (("files that are no images", found.others), ("files that anomaly-seg wrote", found.outputs)):
+        if names:
+            _say(f"{len(names)} {what} passed over: {some(names)}", sys.stderr)
 
 
 def _check_folders(paths: Sequence[str]) -> None:

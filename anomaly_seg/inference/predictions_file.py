@@ -26,8 +26,9 @@ RELATIVE = "relative to"
 COLUMNS = ("path", "score", "threshold", "verdict", "defects", "area", "boxes", "areas", "overlay", "error")
 
 Outcome = Literal["good", "defective", "unreadable"]
-State = tuple[int, int]
-"""Size in bytes and time of the last change in ns. A file of another state is another image."""
+State = tuple[int, int, int, int]
+"""Size in bytes, times in ns of the last modification and of the last change of whatever kind, and the number of the
+file (inode). A file of another state is another image."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,8 @@ class Row:
     """One image. error: why it could not be judged; score, threshold, verdict are then None.
 
     regions: parts of the heat map above the model's pixel threshold, largest first, whatever the verdict.
-    overlay: its picture, relative to the folder of the record. bytes, modified: the file's state when it was judged.
+    overlay: its picture, relative to the folder of the record. bytes, modified, changed, inode: the file's `State` when
+    it was judged; records of older versions lack the last two, so their images are judged again.
     """
 
     path: str
@@ -47,6 +49,12 @@ class Row:
     error: str | None
     bytes: int
     modified: int
+    changed: int = 0
+    inode: int = 0
+
+    @property
+    def state(self) -> State:
+        return self.bytes, self.modified, self.changed, self.inode
 
     @property
     def outcome(self) -> Outcome:
@@ -147,7 +155,7 @@ class Record:
                         whole += len(line)
                         row = _parse(line, record, number)
                         writer.writerow(_cells(row))
-                        yield identity(row.path), Seen((row.bytes, row.modified), row.outcome, row.error)
+                        yield identity(row.path), Seen(row.state, row.outcome, row.error)
                 os.truncate(record, whole)
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from anomaly_seg.extras import imported
-from anomaly_seg.inference.find_images import below, identity, is_image, walk
+from anomaly_seg.inference.find_images import below, identity, is_image, output_kind, walk
 from anomaly_seg.inference.predictions_file import State
 
 
@@ -137,14 +137,20 @@ def _images(path: str, real: dict[str, str], leave_out: Path) -> Iterator[str]:
         return
     if os.path.isdir(given):
         yield from walk(given, leave_out)
-    elif is_image(given):
+    elif is_image(given) and not output_kind(given):
         yield given
 
 
 def state_of(path: str) -> State | None:
-    """Size and time of the last change; None where there is no such file."""
+    """What tells a file from another one under its name; None where there is no such file.
+
+    Size and time of modification alone do not: a camera without a clock, unzip and rsync give two images the same.
+    """
     try:
         stat = os.stat(path)
     except OSError:
-        return None
-    return stat.st_size, stat.st_mtime_ns
+        try:
+            stat = os.lstat(path)  # a link to nowhere, which is reported
+        except OSError:
+            return None
+    return stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino

@@ -90,7 +90,7 @@ def test_rows_by_hand(run, parts: Path, capsys: pytest.CaptureFixture) -> None:
     assert "3 images: 2 good, 1 defective, 0 unreadable; out/predictions.csv" in capsys.readouterr().out
     paths = ["parts/a.png", "parts/b.bmp", "parts/late/a.TIFF"]
     assert [row["path"] for row in lines()] == [row["path"] for row in table()] == paths
-    assert lines()[1] | {"modified": 0} == {
+    assert lines()[1] | {"modified": 0, "changed": 0, "inode": 0} == {
         "path": "parts/b.bmp",
         "score": 29.0,
         "threshold": 10.0,
@@ -103,6 +103,8 @@ def test_rows_by_hand(run, parts: Path, capsys: pytest.CaptureFixture) -> None:
         "error": None,
         "bytes": (parts / "b.bmp").stat().st_size,
         "modified": 0,
+        "changed": 0,
+        "inode": 0,
     }
     assert table()[1] == {
         "path": "parts/b.bmp",
