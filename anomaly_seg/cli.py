@@ -145,11 +145,11 @@ ARGUMENTS = {
 
 
 def _train(options: argparse.Namespace, overrides: list[str]) -> int:
-    from anomaly_seg.training.compose import quote_paths
+    from anomaly_seg.training.compose import quote_values
     from anomaly_seg.training.sweep import train
 
     words = ["profile=true" if word == "--profile" else word for word in overrides]
-    return train(config_folder(), quote_paths(words))
+    return train(config_folder(), quote_values(words))
 
 
 def _check(options: argparse.Namespace, overrides: list[str]) -> int:
@@ -157,10 +157,10 @@ def _check(options: argparse.Namespace, overrides: list[str]) -> int:
     from anomaly_seg.data.check import check
     from anomaly_seg.settings import Settings
     from anomaly_seg.training.build import read_dataset
-    from anomaly_seg.training.compose import compose, compose_first, quote_paths, to_plain
+    from anomaly_seg.training.compose import compose, compose_first, quote_values, to_plain
     from anomaly_seg.training.sweep import MULTIRUN
 
-    words = quote_paths([word for word in overrides if word not in MULTIRUN])
+    words = quote_values([word for word in overrides if word not in MULTIRUN])
     if len(words) < len(overrides):
         print("anomaly-seg check: looks at one job: without -m, and at the first of several values", file=sys.stderr)
         config = compose_first(config_folder(), words)

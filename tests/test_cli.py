@@ -10,7 +10,7 @@ import pytest
 from support.paths import ROOT
 
 from anomaly_seg.cli import VERBS, main
-from anomaly_seg.training.compose import compose, quote_paths
+from anomaly_seg.training.compose import compose, quote_values
 
 
 def command(*words: str, cwd: Path = ROOT, **environment: str) -> subprocess.CompletedProcess:
@@ -127,20 +127,20 @@ def test_an_output_folder_that_cannot_be_written_is_named(
 @pytest.mark.parametrize("name", ["Gehäuse", "parts (new)", "a=b", "it's", "100%", "2024_11", "[x]", "{a: 1}", "true"])
 def test_any_name_of_a_folder_can_be_given(name: str, tmp_path: Path):
     """As it is, as far as Hydra's grammar allows, and in quotes elsewhere; what is read is the name."""
-    words = quote_paths([f"data.root={tmp_path}/{name}", "fold=0,1", "-m"])
+    words = quote_values([f"data.root={tmp_path}/{name}", "fold=0,1", "-m"])
     assert words[1:] == ["fold=0,1", "-m"]
     assert compose(ROOT / "conf", ["data=folder", words[0]]).data.root == f"{tmp_path}/{name}"
-    alone = quote_paths([f"data.root={name}"])  # Hydra takes 2024_11 for 202411, and [x] for a list
+    alone = quote_values([f"data.root={name}"])  # Hydra takes 2024_11 for 202411, and [x] for a list
     assert compose(ROOT / "conf", ["data=folder", *alone]).data.root == name
 
 
 def test_no_path_can_still_be_said():
-    assert compose(ROOT / "conf", quote_paths(["data=folder", "data.root=null"])).data.root is None
+    assert compose(ROOT / "conf", quote_values(["data=folder", "data.root=null"])).data.root is None
 
 
 def test_a_plain_path_is_left_alone():
     words = ["data.root=parts/a-b_c.zip", "data.root='parts (new)'", "data.root=${oc.env:HOME}/x", "variant=ä"]
-    assert quote_paths(words) == words
+    assert quote_values(words) == words
 
 
 def test_check_refuses_what_train_does(tmp_path: Path, capsys: pytest.CaptureFixture):

@@ -1,5 +1,6 @@
 """From overrides to the configuration that Hydra composes, and to settings."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -69,24 +70,56 @@ def compose_first(config_folder: Path, overrides: Sequence[str]) -> DictConfig:
     return compose(config_folder, words)
 
 
-def quote_paths(overrides: Sequence[str]) -> list[str]:
-    """Overrides whose value is a path that Hydra's grammar has no place for (umlauts, brackets, =), or takes for
-    something else (2024_11 for a number), in quotes.
+TEXTS = ("data.groups", "data.mask_suffix", "data.name", "data.licence", "experiment_name", "variant")
+"""Keys whose value is text, or null, beside those of paths."""
+
+PIECE = re.compile(r"""'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*"|[^\s,:=\[\]{}()'"](?:[^,:=\[\]{}()'"]*[^\s,:=\[\]{}()'"])?""")
+"""A value without quotes, or one in quotes, between the signs that Hydra's grammar gives a meaning."""
+
+
+def quote_values(overrides: Sequence[str]) -> list[str]:
+    """Overrides with values in quotes where Hydra's grammar has no place for them, or takes a path for something else.
+
+    Letters beyond ASCII are taken as they are in every key: in lists and sweeps each value on its own. A path may look
+    like a list or a number (2024_11); the value of another key that is text may hold brackets, or =.
     """
-    parser, words = OverridesParser.create(), []
-    for word in overrides:
-        key, _, value = word.partition("=")
-        if key.lstrip("+") in PATHS and value:
-            try:
-                parsed = parser.parse_override(word)
-                text = parsed.is_sweep_override() or isinstance(parsed.value(), str | None)
-            except HydraException:
-                text = False
-            if not text:
-                escaped = value.replace("\\", "\\\\").replace("'", "\\'")
-                word = f"{key}='{escaped}'"
-        words.append(word)
-    return words
+    parser = OverridesParser.create()
+    return [_with_quotes(word, parser) for word in overrides]
+
+
+def _with_quotes(word: str, parser: OverridesParser) -> str:
+    key, _, value = word.partition("=")
+    name, whole = key.lstrip("+"), f"{key}={_quoted(value)}"
+    if not value or value[0] in "'\"":
+        return word
+    if name in PATHS:
+        return word if _is_text(word, parser) else whole
+    if not value.isascii():
+        word = f"{key}={PIECE.sub(lambda piece: piece[0] if piece[0].isascii() else _quoted(piece[0]), value)}"
+    return whole if name in TEXTS and not _parses(word, parser) else word
+
+
+def _is_text(word: str, parser: OverridesParser) -> bool:
+    if not _parses(word, parser):
+        return False
+    parsed = parser.parse_override(word)
+    return parsed.is_sweep_override() or isinstance(parsed.value(), str | None)
+
+
+def _parses(word: str, parser: OverridesParser) -> bool:
+    try:
+        parser.parse_override(word)
+    except HydraException:
+        return False
+    return True
+
+
+def _quoted(value: str) -> str:
+    """In quotes, unless it has them; of backslashes Hydra unescapes those before a quote alone."""
+    if value[:1] in tuple("'\""):
+        return value
+    escaped = re.sub(r"(\\*)(?:(')|$)", lambda end: end[1] * 2 + ("\\'" if end[2] else ""), value)
+    return f"'{escaped}'"
 
 
 def sentence(error: HydraException) -> str:
