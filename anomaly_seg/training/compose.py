@@ -73,7 +73,9 @@ def compose_first(config_folder: Path, overrides: Sequence[str]) -> DictConfig:
 TEXTS = ("data.groups", "data.mask_suffix", "data.name", "data.licence", "experiment_name", "variant")
 """Keys whose value is text, or null, beside those of paths."""
 
-PIECE = re.compile(r"""'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*"|[^\s,:=\[\]{}()'"](?:[^,:=\[\]{}()'"]*[^\s,:=\[\]{}()'"])?""")
+PIECE = re.compile(
+    r"""'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*"|[^\s,:=\[\]{}()'"](?:[^,:=\[\]{}()'"]*[^\s,:=\[\]{}()'"])?"""
+)
 """A value without quotes, or one in quotes, between the signs that Hydra's grammar gives a meaning."""
 
 
