@@ -19,7 +19,7 @@ MAP_TOLERANCE = 1e-3
 """Largest difference of a map's pixel, a probability. Measured: up to 1e-5 (`experiments/bench/equality.py`)."""
 
 SCORE_TOLERANCE = 0.01
-"""Largest difference of a score, as a share of it. Measured: up to 0.0006, where suppression multiplies small values."""
+"""Largest difference of a score, as a share of it. Measured: up to 0.0006, by suppression's products."""
 
 ROUNDING = 1e-6
 """Difference for each pixel of a map that float32 alone can make in a score that sums them."""
@@ -88,6 +88,6 @@ def _compare(path: Path, number: int, written: Outputs, expected: Outputs) -> No
     if not abs(score - wanted) <= allowed or not maps[worst] <= MAP_TOLERANCE:
         raise InputError(
             f"{path.name}: not written, for it computes something else than the run: image {number + 1} scores "
-            f"{score:.6g} instead of {wanted:.6g}, and map {worst} differs by {maps[worst]:.2g}. A layer of the network "
-            "does not survive being sealed; try another --to, and report it with the network's file"
+            f"{score:.6g} instead of {wanted:.6g}, and map {worst} differs by {maps[worst]:.2g}. A layer of the "
+            "network does not survive being sealed; try another --to, and report it with the network's file"
         )

@@ -155,8 +155,8 @@ class SegmentationModule(pl.LightningModule):
         before, now = checkpoint.get("threads"), torch.get_num_threads()  # older checkpoints do not say
         if before not in (None, now):
             print(
-                f"the run began with {before} CPU threads and goes on with {now}: sums are rounded in another order, so "
-                f"its weights will differ a little from an uninterrupted run's; threads={before} keeps them equal",
+                f"the run began with {before} CPU threads and goes on with {now}: sums are rounded in another order, "
+                f"so its weights will differ a little from an uninterrupted run's; threads={before} keeps them equal",
                 file=sys.stderr,
             )
 
