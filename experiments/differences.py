@@ -24,9 +24,9 @@ from anomaly_seg.reporting.thresholding import LABELS, all_verdicts
 
 def frame(row: Row) -> pd.DataFrame:
     """One line an image: label, representative, score, and the verdict ("defective" is True) at each threshold."""
-    rows = row.group.frame
+    rows = row.method.frame
     table = rows[["image", "label", "representative"]].assign(score=rows[row.column])
-    for kind, verdicts in all_verdicts(row.group, row.column).items():
+    for kind, verdicts in all_verdicts(row.method, row.column).items():
         table[kind] = rows[row.column] > rows["fold"].map(verdicts.values)
     return table
 

@@ -21,7 +21,7 @@ import numpy as np
 
 from anomaly_seg.errors import InputError
 from anomaly_seg.evaluation import metrics
-from anomaly_seg.reporting.collect import Collection, Group, collect_runs
+from anomaly_seg.reporting.collect import Collection, MethodRuns, collect_runs
 from anomaly_seg.reporting.thresholding import all_verdicts, ap_interval, pooled_pixels
 from anomaly_seg.results import run_files
 
@@ -32,11 +32,11 @@ TABLE = re.compile(r"(?P<spec><!-- table\n(?P<lines>.*?)-->\n)(?P<body>.*?)(?=<!
 class Row(NamedTuple):
     """The runs of one row, and the column of scores.csv that is judged."""
 
-    group: Group
+    method: MethodRuns
     column: str
 
     def counts(self, kind: str) -> str:
-        verdicts = all_verdicts(self.group, self.column)
+        verdicts = all_verdicts(self.method, self.column)
         if kind not in verdicts:
             return "none"
         c = verdicts[kind].pooled
@@ -44,31 +44,31 @@ class Row(NamedTuple):
 
     def ranking(self, measure: Callable[..., float | int | None], decimals: int) -> str:
         """A measure of the ranking as text; empty where it is undefined."""
-        value = measure(self.group.frame[self.column], self.group.frame["label"])
+        value = measure(self.method.frame[self.column], self.method.frame["label"])
         return "" if value is None else f"{value:.{decimals}f}"
 
     def ap_interval(self) -> str:
         """The 95 % interval of AP, by resampling groups of images of one object; empty where it is undefined."""
-        low, high = ap_interval(self.group, self.column)
+        low, high = ap_interval(self.method, self.column)
         return "" if low is None else f"{low:.3f} to {high:.3f}"
 
     def good(self, percent: float) -> str:
-        frame = self.group.frame
+        frame = self.method.frame
         return f"{np.percentile(frame[self.column][frame['label'] == 0], percent):.2g}"
 
     def pixel_ap(self) -> str:
         """Pooled AP of pixels; empty where an older run stops counting before nearly all defect pixels are ranked."""
-        counts = [run.pixels for run in self.group.runs.values() if run.pixels is not None]
+        counts = [run.pixels for run in self.method.runs.values() if run.pixels is not None]
         tp, fn = (sum(int(getattr(fold, name)[0]) for fold in counts) for name in ("tp", "fn"))
-        pooled = pooled_pixels(self.group)
+        pooled = pooled_pixels(self.method)
         return f"{pooled.ap:.3f}" if pooled is not None and pooled.ap is not None and tp > 0.99 * (tp + fn) else ""
 
     def training(self, fact: str) -> str:
-        values = [getattr(run.result.training, fact) for _, run in sorted(self.group.runs.items())]
+        values = [getattr(run.result.training, fact) for _, run in sorted(self.method.runs.items())]
         return ", ".join(dict.fromkeys(f"{value:,.0f}" for value in values))
 
     def commit(self) -> str:
-        commits = dict.fromkeys(run.result.environment.commit[:7] for run in self.group.runs.values())
+        commits = dict.fromkeys(run.result.environment.commit[:7] for run in self.method.runs.values())
         return ", ".join(f"`{commit}`" for commit in commits)
 
 
@@ -98,29 +98,29 @@ def read_row(field: str) -> Row:
     """The runs that a row names, or the mean of several.
 
     Raises:
-        InputError: as `read_group` and `mean_of`.
+        InputError: as `read_method` and `mean_of`.
     """
-    rows = [read_group(part) for part in field.split(" + ")]
+    rows = [read_method(member) for member in field.split(" + ")]
     return rows[0] if len(rows) == 1 else mean_of(rows)
 
 
-def read_group(field: str) -> Row:
-    """The runs that a row, or one part of a mean, names.
+def read_method(field: str) -> Row:
+    """The runs that a row, or one member of a mean, names.
 
     Raises:
-        InputError: no such folder or seed, a fold is missing, or a folder with several groups and no seed.
+        InputError: no such folder or seed, a fold is missing, or a folder with several methods or seeds.
     """
     folder, *options = field.split()
     settings = dict(option.split("=") for option in options)
-    groups = runs_below(HERE / folder).groups
+    methods = runs_below(HERE / folder).methods
     if "seed" in settings:
-        groups = [group for group in groups if group.key.seed == int(settings["seed"])]
-    if len(groups) != 1:
+        methods = [method for method in methods if method.key.seed == int(settings["seed"])]
+    if len(methods) != 1:
         raise InputError(
-            f"{field}: names {len(groups)} groups of runs, and a row shows one: give its folder and seed=N"
+            f"{field}: names {len(methods)} sets of runs, and a row shows one: give its folder and seed=N"
         )
     column = f"score_{settings['readout']}" if "readout" in settings else "score"
-    return Row(leave_out(groups[0], settings["without"].split(",")) if "without" in settings else groups[0], column)
+    return Row(leave_out(methods[0], settings["without"].split(",")) if "without" in settings else methods[0], column)
 
 
 def mean_of(rows: list[Row]) -> Row:
@@ -129,36 +129,36 @@ def mean_of(rows: list[Row]) -> Row:
     Raises:
         InputError: other images or folds, other published thresholds, or a readout.
     """
-    first = rows[0].group
+    first = rows[0].method
     runs = {}
     for fold, run in first.runs.items():
-        others = [row.group.runs.get(fold) for row in rows]
+        others = [row.method.runs.get(fold) for row in rows]
         alike = all(other is not None and other.scores.image == run.scores.image for other in others)
         if not alike or len({other.result.sigma for other in others}) > 1 or {row.column for row in rows} != {"score"}:
-            names = "; ".join(str(row.group.key) for row in rows)
+            names = "; ".join(str(row.method.key) for row in rows)
             raise InputError(f"{names}: a mean needs the same images, folds and sigma, and no readout=")
         mean = np.mean([other.scores.score for other in others], axis=0)
         runs[fold] = replace(run, scores=replace(run.scores, score=mean, readouts={}), pixels=None)
     return Row(replace(first, runs=runs), "score")
 
 
-def leave_out(group: Group, images: list[str]) -> Group:
-    """The group without these images; its pixel counts, which are sums over images, are dropped.
+def leave_out(method: MethodRuns, images: list[str]) -> MethodRuns:
+    """The runs without these images; their pixel counts, which are sums over images, are dropped.
 
     Raises:
         InputError: no such image.
     """
-    unknown = set(images) - set(group.frame["image"])
+    unknown = set(images) - set(method.frame["image"])
     if unknown:
-        raise InputError(f"without={','.join(sorted(unknown))}: {group.key} has no such image")
+        raise InputError(f"without={','.join(sorted(unknown))}: {method.key} has no such image")
     runs = {}
-    for fold, run in group.runs.items():
+    for fold, run in method.runs.items():
         s, kept = run.scores, [i for i, name in enumerate(run.scores.image) if name not in images]
         names, groups, firsts = ([column[i] for i in kept] for column in (s.image, s.group, s.representative))
         readouts = {name: values[kept] for name, values in s.readouts.items()}
         scores = run_files.Scores(names, groups, s.label[kept], s.score[kept], readouts, firsts)
         runs[fold] = replace(run, scores=scores, pixels=None)
-    return replace(group, runs=runs)
+    return replace(method, runs=runs)
 
 
 def build(lines: str) -> str:
@@ -176,7 +176,7 @@ def build(lines: str) -> str:
 
 def renew(text: str) -> str:
     """A page with its tables written anew."""
-    return TABLE.sub(lambda found: f"{found['spec']}\n{build(found['lines'])}\n\n", text)
+    return TABLE.sub(lambda table: f"{table['spec']}\n{build(table['lines'])}\n\n", text)
 
 
 def pages() -> list[Path]:

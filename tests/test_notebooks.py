@@ -70,7 +70,7 @@ def test_sweep_results_reads_two_networks_at_every_threshold(execute: Callable) 
     found = execute(
         "sweep_results",
         runs="len(collection.runs)",
-        images="[len(group.frame) for group in collection.groups]",
+        images="[len(method.frame) for method in collection.methods]",
         by_hand="list(by_hand)",
         f1="{m: rows.set_index('threshold').F1.to_dict() for m, rows in table.groupby('method')}",
         pairs="len(comparisons)",

@@ -15,6 +15,7 @@ from anomaly_seg.data.tiling import TileGrid
 from anomaly_seg.errors import InputError
 from anomaly_seg.evaluation.evaluate import Places, predictions
 from anomaly_seg.models.base import Network
+from anomaly_seg.models.classifier import pooled_score
 
 PICTURE_SIDE = 1408
 """Largest side of a picture's panel, in pixels; the paper's input is drawn as it is."""
@@ -51,18 +52,18 @@ def draw(
 
 @dataclass
 class Picture:
-    """image: index. input (h, w) or (h, w, 3) RGB, mask (h, w), maps by name (h, w): uint8. scores: by map's name."""
+    """image: index. input (h, w) or (h, w, 3) RGB, mask (h, w), maps (h, w) by name: uint8. sums: of a map's pixels."""
 
     image: int
     input: np.ndarray
     mask: np.ndarray
     maps: dict[str, np.ndarray]
-    scores: dict[str, float]
+    sums: dict[str, float]
 
     def panels(self) -> dict[str, np.ndarray]:
         """By caption, as they are drawn."""
         return {"input": self.input, "mask": self.mask} | {
-            f"{name} {self.scores[name]:.4g}": values for name, values in self.maps.items()
+            f"{name} {self.sums[name]:.4g}": values for name, values in self.maps.items()
         }
 
     def enlarged(self, grid: TileGrid) -> "Picture":
@@ -72,32 +73,34 @@ class Picture:
         maps = {name: np.zeros(size, np.uint8) for name in self.maps}
         return Picture(self.image, whole, mask, maps, dict.fromkeys(maps, 0.0))
 
-    def put(self, part: "Picture", where: tuple[slice, slice]) -> None:
-        """A part of this picture in its place, and its scores added."""
-        self.input[where], self.mask[where] = part.input, part.mask
-        for name, values in part.maps.items():
+    def put(self, tile: "Picture", where: tuple[slice, slice]) -> None:
+        """Draw the inner region of a tile in its place, and add its sums."""
+        self.input[where], self.mask[where] = tile.input, tile.mask
+        for name, values in tile.maps.items():
             self.maps[name][where] = values
-            self.scores[name] += part.scores[name]
+            self.sums[name] += tile.sums[name]
 
 
 def _pictures(
     network: Network, batches: Iterable[Batch], device: torch.device | str, places: Places | None
 ) -> Iterator[Picture]:
-    """A picture an image, put together from the inner parts of its tiles where it has tiles."""
+    """A picture an image, put together from the inner regions of its tiles where it has tiles."""
     whole: Picture | None = None
-    for batch, maps, scores in predictions(network, batches, device, None, places):
-        shown = {k: maps[k] for k in ("f1", "C", "F") if k in maps} or maps
+    for batch, maps, _ in predictions(network, batches, device, None, places):
+        drawn = network.drawn(maps)
+        sums = {name: pooled_score(values).tolist() for name, values in drawn.items()}
         for i, sample in enumerate(batch.index.tolist()):
-            parts = {k: _bytes(v[i])[..., 0] for k, v in shown.items()}
-            image, mask, pooled = _bytes(batch.image[i]), _bytes(batch.mask[i]), {k: float(scores[k][i]) for k in shown}
-            part = Picture(sample, image[..., 0] if image.shape[2] == 1 else image, mask[..., 0], parts, pooled)
+            image, mask = _bytes(batch.image[i]), _bytes(batch.mask[i])[..., 0]
+            panels = {name: _bytes(values[i])[..., 0] for name, values in drawn.items()}
+            image = image[..., 0] if image.shape[2] == 1 else image
+            picture = Picture(sample, image, mask, panels, {name: values[i] for name, values in sums.items()})
             if places is None:
-                yield part
+                yield picture
                 continue
-            part.image, grid, tile = places(sample)
-            if whole is None or whole.image != part.image:
-                whole = part.enlarged(grid)
-            whole.put(part, grid.inner(tile))
+            picture.image, grid, tile = places(sample)
+            if whole is None or whole.image != picture.image:
+                whole = picture.enlarged(grid)
+            whole.put(picture, grid.inner(tile))
             if tile == grid.tiles[-1]:
                 yield whole
 

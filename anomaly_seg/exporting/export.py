@@ -40,13 +40,23 @@ def export(options: argparse.Namespace) -> int:
 
 
 def seal(members: Sequence[Member], threshold: float, fewer: bool = True) -> tuple[InferenceGraph, Preparation]:
-    """The runs' networks as one, and how it takes images. fewer: see `optimize`."""
+    """The runs' networks as one, and how it takes images. fewer: see `optimize`.
+
+    Raises:
+        InputError: as `read_network`; or tiles whose scores cannot be put together from the network's maps.
+    """
     preparation = members[0].settings.preparation
     networks = [optimize(read_network(member), fewer) for member in members]
     sealed = InferenceGraph(
         networks, Preprocess(preparation.height, preparation.width, preparation.fit, preparation.resize), threshold
     ).eval()
     sealed.find_maps(preparation.channels)
+    if preparation.fit == "tile" and sealed.summed and sealed.pooled is None:
+        readout = members[0].result.readout
+        raise InputError(
+            f"{members[0].folder}: the score '{readout}' is a sum over pixels, but not of a map of that name, so tiles "
+            "cannot be put together; name the map in the network's `maps`, or train with data.fit=resize or pad"
+        )
     return sealed, preparation
 
 
@@ -120,7 +130,7 @@ def make_card(
         parameters=sum(member.result.training.parameters for member in members),
         maps=sealed.maps,
         heat_map=sealed.heat_map,
-        pooled=first.result.readout if first.result.readout in sealed.maps else None,
+        pooled=sealed.pooled,
         pixel_threshold=choose_threshold.pixel_threshold(members),
         threshold=limit,
         metrics=choose_threshold.judge(limit, scores),

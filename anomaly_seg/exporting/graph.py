@@ -181,6 +181,7 @@ class InferenceGraph(nn.Module):
         self.threshold = below(threshold)
         self.maps: list[str] = []
         self.heat_map = ""
+        self.summed = False
 
     @property
     def names(self) -> list[str]:
@@ -189,11 +190,18 @@ class InferenceGraph(nn.Module):
 
     @torch.no_grad()
     def find_maps(self, channels: int) -> None:
-        """Which maps the networks have, from a pass without numbers."""
+        """Look which maps the networks have, and whether the score is a sum of pixels, by a pass without numbers."""
         network = cast(Network, self.networks[0])
         image = torch.zeros(1, channels, self.prepare.height, self.prepare.width)
         maps = network.maps(network(image))
         self.maps, self.heat_map = list(maps), network.pixel_map(maps)
+        self.summed = network.tile_join(network.readout, maps) == "sum"
+
+    @property
+    def pooled(self) -> str | None:
+        """The map whose pixels add up to the score, if it is such a sum. Known once `find_maps` has looked."""
+        readout = cast(Network, self.networks[0]).readout
+        return readout if self.summed and readout in self.maps else None
 
     def forward(self, image: UInt8[Tensor, "n h w c"]) -> tuple[Tensor, ...]:
         pixels = self.prepare(image)

@@ -97,8 +97,8 @@ class SealedDetector:
     def _tiles(self, pixels: np.ndarray) -> tuple[float, dict[str, np.ndarray]]:
         """Score and maps (h, w) at native size of an image that goes through the graph tile by tile.
 
-        The score is the pooled stitched map; a decision of the network's own is that of its most suspicious tile, and
-        of several networks the mean of theirs.
+        The score is the sum of the stitched map; one that is no such sum, as a decision of the network's own, is that
+        of the most suspicious tile, and of several networks the mean of theirs.
         """
         about = self.card.input
         (rows, columns), (height, width) = pixels.shape[:2], (about.height, about.width)

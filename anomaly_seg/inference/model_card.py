@@ -102,10 +102,10 @@ class Quantisation(_StrictModel):
 
 class ModelCard(_StrictModel):
     """The card. maps: names of the network's maps. heat_map: which of them is it. pooled: the map whose pixels
-    are summed to the score; None where a decision of the network's own is the score. pixel_threshold: the heat map
-    above it is "defect" when regions are drawn. members: runs whose mean score it gives (1 = no ensemble). commit: of
-    the code that trained; package_version: of the code that exported. metrics: None where the held-out images lack good
-    or defective ones, and for an INT8 model that has not scored all of them."""
+    are summed to the score; None where the score is no such sum, as a decision of the network's own. pixel_threshold:
+    the heat map above it is "defect" when regions are drawn. members: runs whose mean score it gives (1 = no
+    ensemble). commit: of the code that trained; package_version: of the code that exported. metrics: None where the
+    held-out images lack good or defective ones, and for an INT8 model that has not scored all of them."""
 
     card_version: Literal[1] = CARD_VERSION
     name: str

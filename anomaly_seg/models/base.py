@@ -1,12 +1,16 @@
 """What every network of the framework offers to losses, evaluation and pictures."""
 
-from collections.abc import Iterable
-from typing import NamedTuple
+from collections.abc import Container, Iterable, Mapping
+from typing import Literal, NamedTuple
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from anomaly_seg.models.classifier import pooled_score
+
+TileJoin = Literal["sum", "max"]
+"""How the scores of an image's tiles become the image's. sum: the inner regions of the tiles are added, as a sum over
+the pixels of the stitched map is. max: each tile is scored as an image of its own, and the highest counts."""
 
 
 class Output(NamedTuple):
@@ -23,23 +27,46 @@ class Output(NamedTuple):
 class Network(nn.Module):
     """Base of all networks. A new one defines `forward` and `maps`, and may refine the rest.
 
+    What losses, evaluation, pictures, export and report need to know of it stands here; they hold no names of networks
+    or maps of their own.
+
     Attributes:
         size_multiple: height and width of the input must be multiples of it.
         smallest_size: and at least this.
         readout: name of the score, one of those in `scores`, that classifies the image.
+        title: its name in the report; empty: the name of its configuration.
+        shown_maps: the maps that pictures show, from left to right; empty: all.
+        meanings: for the report, what each score of `scores` is, by name and in the order of the report; may be empty.
     """
 
     size_multiple: int = 8
     smallest_size: int = 8
     readout: str = "map"
+    title: str = ""
+    shown_maps: tuple[str, ...] = ()
+    meanings: Mapping[str, str] = {}
 
     def maps(self, output: Output) -> dict[str, Float[Tensor, "b 1 h w"]]:
         """Named probability maps in [0, 1] at input size. They are what is pooled, drawn and scored by pixel."""
         raise NotImplementedError
 
     def scores(self, output: Output, maps: dict[str, Tensor]) -> dict[str, Float[Tensor, " b"]]:
-        """Image scores by readout; by default each map through the parameter-free classifier's pooling (Eq. 5)."""
+        """Image scores by readout; by default each map through the parameter-free classifier's pooling (Eq. 5).
+
+        A score that is not a sum over the pixels of a map lies in [0, 1].
+        """
         return {name: pooled_score(value) for name, value in maps.items()}
+
+    def tile_join(self, readout: str, maps: Container[str]) -> TileJoin:
+        """How the tiles of a large image give this score; maps: the names of the network's maps.
+
+        By default "sum" for the score of a map, which then has to be a sum over its pixels, and "max" for any other.
+        """
+        return "sum" if readout in maps else "max"
+
+    def drawn(self, maps: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The maps to draw, in order."""
+        return {name: maps[name] for name in self.shown_maps or maps if name in maps}
 
     def pixel_map(self, maps: dict[str, Tensor]) -> str:
         """The map judged by pixel: the one that is pooled, or the only one where a decision of its own classifies."""

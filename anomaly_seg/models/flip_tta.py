@@ -1,10 +1,12 @@
 """Averaging over mirror images at scoring: four answers about the same surface instead of one."""
 
+from collections.abc import Container, Mapping
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from anomaly_seg.models.base import Network, Output
+from anomaly_seg.models.base import Network, Output, TileJoin
 
 FLIPS = ((), (3,), (2,), (2, 3))
 """Dimensions of (b, c, h, w) that are reversed: as it is, left-right, up-down, both."""
@@ -23,7 +25,8 @@ class FlipAverage(Network):
     def __init__(self, network: Network) -> None:
         super().__init__()
         self.network = network
-        self.readout = network.readout
+        self.readout, self.title = network.readout, network.title
+        self.shown_maps, self.meanings = network.shown_maps, network.meanings
 
     def forward(self, image: Float[Tensor, "b c h w"]) -> Output:
         outputs = [(dims, self.network(image.flip(dims))) for dims in FLIPS]
@@ -39,6 +42,12 @@ class FlipAverage(Network):
 
     def scores(self, output: Output, maps: dict[str, Tensor]) -> dict[str, Float[Tensor, " b"]]:
         return self.network.scores(output, maps)
+
+    def tile_join(self, readout: str, maps: Container[str]) -> TileJoin:
+        return self.network.tile_join(readout, maps)
+
+    def drawn(self, maps: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return self.network.drawn(maps)
 
     def pixel_map(self, maps: dict[str, Tensor]) -> str:
         return self.network.pixel_map(maps)

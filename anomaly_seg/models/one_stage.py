@@ -5,7 +5,7 @@ Sensors 20(7), 1829, 2020. Sections and equations below are that paper's.
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import Literal
 
 import torch
@@ -13,7 +13,7 @@ import torch.nn.functional as nnf
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from anomaly_seg.models.base import Network, Output
+from anomaly_seg.models.base import Network, Output, TileJoin
 from anomaly_seg.models.blocks import Backend, Init, Norm, UpBlock, init_head_bias, initialise, scale_channels
 from anomaly_seg.models.classifier import pooled_score
 from anomaly_seg.models.encoders.segdec import Encoder
@@ -87,6 +87,20 @@ class OneStage(Network):
     """
 
     smallest_size = 16  # one value per channel, at 1/8 size, has no statistics to normalise by
+    title = "One-Stage"
+    shown_maps = ("f1", "C", "F")
+    meanings: Mapping[str, str] = {
+        "f1": "sum of F_1, the finest side output (Eq. 2), without suppression",
+        "C": "coarse suppression alone (Eq. 1)",
+        "F": "coarse and fine suppression (Eq. 4), as configured",
+        **{f"F{n}": f"F with {n} multiplication{'s' * (n != 1)}" for n in range(6)},
+        "F_f1": "F with f1 as the bottom layer",
+        "F_f2": "F with f2 as the bottom layer",
+        "F_f3": "F with f3 as the bottom layer",
+        "f2": "sum of F_2, the side output at half size",
+        "f3": "sum of F_3, the side output at quarter size",
+        "fine": "fine suppression alone (Eq. 4 with the bottom map for C)",
+    }
 
     def __init__(
         self,
@@ -118,6 +132,8 @@ class OneStage(Network):
         for head in self.side.values():
             init_head_bias(head_bias, head.reduce)  # type: ignore[arg-type]
         self.bottom, self.multiplications, self.readout = bottom, multiplications, readout
+        if len(side_outputs) == 1:
+            self.title = "Encoder-decoder"
 
     def forward(self, image: Float[Tensor, "b c h w"]) -> Output:
         self.check_size(image)
@@ -153,6 +169,10 @@ class OneStage(Network):
                 if name != self.bottom
             }
         return scores
+
+    def tile_join(self, readout: str, maps: Container[str]) -> TileJoin:
+        """Every score is a sum over the pixels of a map, those of no map in `maps` too."""
+        return "sum"
 
     def supervised(self, output: Output, names: Iterable[str]) -> dict[str, Tensor]:
         """Logits of f1..f3 and, where asked for, of the fused maps C and F."""

@@ -5,7 +5,7 @@ Journal of Intelligent Manufacturing, 2019. A segmentation network is trained fi
 network.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
 import torch
@@ -72,6 +72,11 @@ class SegDec(Network):
 
     smallest_size = 64
     readout = "decision"
+    title = "Seg-Dec"
+    meanings: Mapping[str, str] = {
+        "decision": "probability that the decision network gives",
+        "mask": "sum of the segmentation network's map",
+    }
 
     def __init__(
         self,

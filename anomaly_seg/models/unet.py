@@ -1,5 +1,6 @@
 """U-Net (Ronneberger, Fischer, Brox, MICCAI 2015) with 'same' padding, normalisation and transposed convolutions."""
 
+from collections.abc import Mapping
 from itertools import pairwise
 
 import torch
@@ -26,6 +27,8 @@ class UNet(Network):
     """
 
     readout = "map"
+    title = "U-Net"
+    meanings: Mapping[str, str] = {"map": "sum of the map's pixels"}
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""Find the runs below a folder, group them, and name what is missing."""
+"""Find the runs below a folder, put those of one method together, and name what is missing."""
 
 import os
 from dataclasses import dataclass
@@ -12,15 +12,9 @@ import pandas as pd
 from anomaly_seg import settings
 from anomaly_seg.errors import InputError
 from anomaly_seg.evaluation import metrics
+from anomaly_seg.reporting.network_facts import network_facts, place_in_report
 from anomaly_seg.results import run_files
-from anomaly_seg.results.schema import Result
-
-METHOD_NAMES = {
-    "one_stage": "One-Stage",
-    "seg_dec": "Seg-Dec",
-    "unet": "U-Net",
-    "encoder_decoder": "Encoder-decoder",
-}
+from anomaly_seg.results.schema import NetworkFacts, Result
 
 SAME = 1e-9
 """Two values of one measure, computed from the same scores, differ by less."""
@@ -41,21 +35,17 @@ class Setting(NamedTuple):
 
 
 class Key(NamedTuple):
-    """One cell of the grid: the runs with this key differ in their fold only."""
+    """One cell of the grid: the runs with this key differ in their fold only. ``name``: of the method, for people."""
 
     setting: Setting
     model: str
     variant: str
+    name: str
     dilation: int
     seed: int
 
-    @property
-    def method(self) -> str:
-        name = METHOD_NAMES.get(self.model, self.model)
-        return f"{name} ({self.variant})" if self.variant else name
-
     def __str__(self) -> str:
-        return f"{self.setting}: {self.method}, D = {self.dilation}, seed {self.seed}"
+        return f"{self.setting}: {self.name}, D = {self.dilation}, seed {self.seed}"
 
 
 @dataclass(frozen=True)
@@ -70,12 +60,17 @@ class LoadedRun:
 
 
 @dataclass(frozen=True, eq=False)  # equal only to itself, so that what is computed from it can be cached
-class Group:
-    """The runs of one cell, by fold."""
+class MethodRuns:
+    """The runs of one method, at one dilation and seed, by fold."""
 
     key: Key
     folds: int
     runs: dict[int, LoadedRun]
+
+    @property
+    def network(self) -> NetworkFacts:
+        """What its network says about itself."""
+        return network_facts(next(iter(self.runs.values())).result)
 
     @property
     def missing(self) -> list[int]:
@@ -84,9 +79,8 @@ class Group:
 
     @cached_property
     def frame(self) -> pd.DataFrame:
-        """Test images of all folds: fold, image, group, representative, label, score, score_<readout>; one row an
-        image."""
-        parts = []
+        """Test images of all folds, a row each: fold, image, group, representative, label, score, score_<readout>."""
+        frames = []
         for fold, run in sorted(self.runs.items()):
             s = run.scores
             columns = {
@@ -97,8 +91,8 @@ class Group:
                 "label": s.label,
                 "score": s.score,
             }
-            parts.append(pd.DataFrame(columns | {f"score_{name}": v for name, v in s.readouts.items()}))
-        return pd.concat(parts, ignore_index=True)
+            frames.append(pd.DataFrame(columns | {f"score_{name}": v for name, v in s.readouts.items()}))
+        return pd.concat(frames, ignore_index=True)
 
 
 @dataclass(frozen=True)
@@ -106,17 +100,17 @@ class Collection:
     """Everything found below a folder. ``problems`` are sentences for the reader, one for each thing amiss."""
 
     directory: Path
-    groups: list[Group]
+    methods: list[MethodRuns]
     problems: list[str]
 
     @property
     def runs(self) -> list[LoadedRun]:
-        return [run for group in self.groups for _, run in sorted(group.runs.items())]
+        return [run for method in self.methods for _, run in sorted(method.runs.items())]
 
-    def by_setting(self) -> dict[Setting, list[Group]]:
-        settings: dict[Setting, list[Group]] = {}
-        for group in self.groups:
-            settings.setdefault(group.key.setting, []).append(group)
+    def by_setting(self) -> dict[Setting, list[MethodRuns]]:
+        settings: dict[Setting, list[MethodRuns]] = {}
+        for method in self.methods:
+            settings.setdefault(method.key.setting, []).append(method)
         return settings
 
 
@@ -141,10 +135,10 @@ def collect_runs(directory: Path) -> Collection:
             problems.append(f"Unfinished: {folder.relative_to(directory)} has a configuration but no result.")
     if not finished:
         raise InputError(f"{directory}: holds no readable {run_files.RESULT}: run `anomaly-seg train` first")
-    groups, left_out = _group(finished, directory)
-    if not groups:
+    methods, left_out = _by_method(finished, directory)
+    if not methods:
         raise InputError(f"{directory}: nothing to report: {' '.join(left_out)}")
-    return Collection(directory, groups, _missing(groups) + left_out + _other_data(groups) + problems)
+    return Collection(directory, methods, _missing(methods) + left_out + _other_data(methods) + problems)
 
 
 def picture_name(image: str) -> str:
@@ -157,13 +151,13 @@ def _run_folders(directory: Path) -> list[tuple[Path, set[str]]]:
 
     Hidden folders are no runs, nor is what lies in a run's: Hydra and W&B keep a config.yaml there.
     """
-    found = []
+    folders = []
     for folder, subfolders, files in os.walk(directory):
         subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
         if {run_files.RESULT, settings.CONFIG, "failure.txt"} & set(files):
-            found.append((Path(folder), set(files)))
+            folders.append((Path(folder), set(files)))
             subfolders.clear()
-    return found
+    return folders
 
 
 def _load(folder: Path) -> LoadedRun:
@@ -188,26 +182,43 @@ def _check_same(folder: Path, result: Result, scores: run_files.Scores) -> None:
             )
 
 
-def _key(result: Result) -> Key:
+def _names(runs: list[LoadedRun]) -> dict[tuple[str, str], str]:
+    """Name of each method, by model and variant: its title, and its model too where two models have one title."""
+    titles: dict[tuple[str, str], str] = {}
+    for run in runs:
+        method = (run.result.run.model, run.result.run.variant)
+        titles[method] = titles.get(method) or network_facts(run.result).title
+    titles = {method: title or method[0] for method, title in titles.items()}
+    models: dict[str, set[str]] = {}
+    for (model, _), title in titles.items():
+        models.setdefault(title, set()).add(model)
+    names = {}
+    for (model, variant), title in titles.items():
+        more = ", ".join(word for word in (model if len(models[title]) > 1 else "", variant) if word)
+        names[model, variant] = f"{title} ({more})" if more else title
+    return names
+
+
+def _key(result: Result, names: dict[tuple[str, str], str]) -> Key:
     run = result.run
     setting = Setting(run.experiment, run.data, run.scale, run.split, run.scored)
-    return Key(setting, run.model, run.variant, run.dilation, run.seed)
+    return Key(setting, run.model, run.variant, names[run.model, run.variant], run.dilation, run.seed)
 
 
-def _group(runs: list[LoadedRun], directory: Path) -> tuple[list[Group], list[str]]:
+def _by_method(runs: list[LoadedRun], directory: Path) -> tuple[list[MethodRuns], list[str]]:
     """The cells of which one can speak as of one model, and why the others are left out."""
     cells: dict[Key, dict[int, LoadedRun]] = {}
+    names = _names(runs)
     for run in runs:
-        cell, fold = cells.setdefault(_key(run.result), {}), run.result.run.fold
+        cell, fold = cells.setdefault(_key(run.result, names), {}), run.result.run.fold
         if fold in cell:
             here, there = (path.relative_to(directory) for path in (cell[fold].folder, run.folder))
             raise InputError(f"{directory}: {here} and {there} hold the same run: move one of them away")
         cell[fold] = run
     left_out = {key: reason for key, cell in cells.items() if (reason := _no_one_model(cell, directory))}
-    order = {model: i for i, model in enumerate(METHOD_NAMES)}
-    keys = sorted(cells.keys() - left_out.keys(), key=lambda k: (k.setting, order.get(k.model, len(order)), k[1:]))
-    groups = [Group(key, max(run.result.run.folds for run in cells[key].values()), cells[key]) for key in keys]
-    return groups, [f"Left out: {key}: {reason}." for key, reason in sorted(left_out.items())]
+    keys = sorted(cells.keys() - left_out.keys(), key=lambda k: (k.setting, place_in_report(k.model), k[1:]))
+    methods = [MethodRuns(key, max(run.result.run.folds for run in cells[key].values()), cells[key]) for key in keys]
+    return methods, [f"Left out: {key}: {reason}." for key, reason in sorted(left_out.items())]
 
 
 def _no_one_model(cell: dict[int, LoadedRun], directory: Path) -> str:
@@ -226,28 +237,28 @@ def _no_one_model(cell: dict[int, LoadedRun], directory: Path) -> str:
     return ""
 
 
-def _missing(groups: list[Group]) -> list[str]:
-    """Folds absent from a cell, and cells absent from the grid of a setting's methods, dilations and seeds."""
-    problems = [f"Missing: {group.key}: fold {fold}." for group in groups for fold in group.missing]
-    present = {group.key for group in groups}
-    for setting in {group.key.setting: None for group in groups}:
+def _missing(methods: list[MethodRuns]) -> list[str]:
+    """Folds absent from a cell, and cells absent from the grid of a setting's models, dilations and seeds."""
+    problems = [f"Missing: {method.key}: fold {fold}." for method in methods for fold in method.missing]
+    present = {method.key for method in methods}
+    for setting in {method.key.setting: None for method in methods}:
         keys = [key for key in present if key.setting == setting]
-        methods, dilations = {(k.model, k.variant) for k in keys}, {k.dilation for k in keys}
+        models, dilations = {(k.model, k.variant, k.name) for k in keys}, {k.dilation for k in keys}
         for seed in {k.seed for k in keys}:
-            grid = {Key(setting, *method, dilation, seed) for method in methods for dilation in dilations}
+            grid = {Key(setting, *model, dilation, seed) for model in models for dilation in dilations}
             problems += sorted(f"Missing: {key}: no fold was run." for key in grid - present)
     return problems
 
 
-def _other_data(groups: list[Group]) -> list[str]:
+def _other_data(methods: list[MethodRuns]) -> list[str]:
     """Cells of one setting that are of different data, as far as their runs say it."""
     problems = []
     firsts: dict[Setting, tuple[str, Key]] = {}
-    for group in groups:
-        for digest in {run.result.data_digest for run in group.runs.values()} - {""}:  # one, or pooling had refused
-            first, key = firsts.setdefault(group.key.setting, (digest, group.key))
+    for method in methods:
+        for digest in {run.result.data_digest for run in method.runs.values()} - {""}:  # one, or pooling had refused
+            first, key = firsts.setdefault(method.key.setting, (digest, method.key))
             if digest != first:
-                problems.append(f"Not comparable: {group.key}: made from other data than {key}.")
+                problems.append(f"Not comparable: {method.key}: made from other data than {key}.")
     return problems
 
 

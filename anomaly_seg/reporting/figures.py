@@ -1,4 +1,4 @@
-"""The figures' data and their interactive (plotly) form; `static` draws the same data for files to commit."""
+"""The figures' data and their interactive (plotly) form; `png_figures` draws the same data for files to commit."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -8,7 +8,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from numpy.typing import ArrayLike, NDArray
 
-from anomaly_seg.reporting.collect import METHOD_NAMES, Group
+from anomaly_seg.reporting.collect import MethodRuns
 from anomaly_seg.reporting.thresholding import LABELS, Verdicts, all_verdicts
 
 # Okabe and Ito's palette, which colour-blind readers tell apart; good and defective differ in lightness and shape too.
@@ -21,27 +21,26 @@ LOGIT_EDGE = 1e-6
 FONT = "system-ui, -apple-system, Segoe UI, Roboto, sans-serif"
 
 
-def colours(groups: Sequence[Group]) -> dict[str, str]:
-    """A colour for every method, the same in all figures of a setting."""
-    order = {name: i for i, name in enumerate(METHOD_NAMES.values())}
-    methods = sorted({g.key.method for g in groups}, key=lambda m: (order.get(m, len(order)), m))
-    return {method: PALETTE[i % len(PALETTE)] for i, method in enumerate(methods)}
+def colours(methods: Sequence[MethodRuns]) -> dict[str, str]:
+    """A colour for every method's name, the same in all figures of a setting; variants come last."""
+    names = dict.fromkeys(method.key.name for method in sorted(methods, key=lambda m: m.key.variant != ""))
+    return {name: PALETTE[i % len(PALETTE)] for i, name in enumerate(names)}
 
 
 def dashes(palette: dict[str, str]) -> dict[str, str]:
-    """Solid or dashed for every method: with more methods than colours, a colour comes again dashed."""
-    return {method: "dash" if i // len(PALETTE) % 2 else "solid" for i, method in enumerate(palette)}
+    """Solid or dashed for every method's name: with more methods than colours, a colour comes again dashed."""
+    return {name: "dash" if i // len(PALETTE) % 2 else "solid" for i, name in enumerate(palette)}
 
 
-def by_dilation(groups: Sequence[Group], kind: str) -> pd.DataFrame:
+def by_dilation(methods: Sequence[MethodRuns], kind: str) -> pd.DataFrame:
     """One row a method and D: pooled F1, P, R, FP, FN at one kind of threshold, averaged over seeds."""
     rows = []
-    for group in groups:
-        verdicts = all_verdicts(group).get(kind)
+    for method in methods:
+        verdicts = all_verdicts(method).get(kind)
         if verdicts is not None:
             c = verdicts.pooled
             row = {"F1": c.f1, "P": c.precision, "R": c.recall, "FP": c.fp, "FN": c.fn}
-            rows.append({"method": group.key.method, "D": group.key.dilation} | row)
+            rows.append({"method": method.key.name, "D": method.key.dilation} | row)
     frame = pd.DataFrame(rows, columns=["method", "D", *MEASURES])
     return frame.astype(dict.fromkeys(MEASURES, float)).groupby(["method", "D"], as_index=False).mean()
 
@@ -98,9 +97,9 @@ def spread_labels(values: Sequence[float], gap: float, top: float) -> list[float
     return [placed[i] for i in range(len(values))]
 
 
-def short(method: str) -> str:
+def short(name: str) -> str:
     """A method's name where there is little room."""
-    return method if len(method) <= 26 else method[:25] + "…"
+    return name if len(name) <= 26 else name[:25] + "…"
 
 
 def value_range(frame: pd.DataFrame, measure: str) -> tuple[float, float]:
@@ -116,23 +115,23 @@ def dilation_figure(frame: pd.DataFrame, measure: str, palette: dict[str, str]) 
     """One panel of the paper's Figures 9 and 10: a measure against D, a line a method, labelled at its end."""
     figure = go.Figure()
     low, high = value_range(frame, measure)
-    lines = [(m, frame[(frame["method"] == m) & frame[measure].notna()]) for m in palette]
-    lines = [(method, line) for method, line in lines if len(line)]
+    lines = [(name, frame[(frame["method"] == name) & frame[measure].notna()]) for name in palette]
+    lines = [(name, line) for name, line in lines if len(line)]
     ends = [float(line[measure].iloc[-1]) for _, line in lines]
     places = spread_labels(ends, gap=(high - low) / 11, top=high)
     dash = dashes(palette)
-    for i, (method, line) in enumerate(lines):
+    for i, (name, line) in enumerate(lines):
         figure.add_scatter(
-            x=line["D"].tolist(), y=line[measure].tolist(), name=method, mode="lines+markers",
-            line={"color": palette[method], "width": 2, "dash": dash[method]},
+            x=line["D"].tolist(), y=line[measure].tolist(), name=name, mode="lines+markers",
+            line={"color": palette[name], "width": 2, "dash": dash[name]},
             marker={"symbol": i % 6, "size": 8},
-            hovertemplate=f"{method}, D = %{{x}}: %{{y:.3~f}}<extra></extra>",
+            hovertemplate=f"{name}, D = %{{x}}: %{{y:.3~f}}<extra></extra>",
         )  # fmt: skip
         figure.add_annotation(
-            x=float(line["D"].iloc[-1]), y=places[i], text=short(method), showarrow=False, xanchor="left", xshift=9,
-            font={"color": palette[method], "size": 12},
+            x=float(line["D"].iloc[-1]), y=places[i], text=short(name), showarrow=False, xanchor="left", xshift=9,
+            font={"color": palette[name], "size": 12},
         )  # fmt: skip
-    room = 20 + 8 * max((len(short(method)) for method, _ in lines), default=0)  # pixels, for the labels
+    room = 20 + 8 * max((len(short(name)) for name, _ in lines), default=0)  # pixels, for the labels
     figure.update_layout(
         **_style(), height=270, margin={"l": 44, "r": room, "t": 34, "b": 42}, title=_title(MEASURES[measure])
     )
@@ -145,19 +144,19 @@ def dilation_figure(frame: pd.DataFrame, measure: str, palette: dict[str, str]) 
     return figure
 
 
-def score_figure(group: Group, verdicts: dict[str, Verdicts]) -> go.Figure:
+def score_figure(method: MethodRuns, verdicts: dict[str, Verdicts]) -> go.Figure:
     """Scores of good and defective images, a trace a fold and label, with the thresholds as labelled lines."""
-    frame = group.frame
+    frame = method.frame
     axis = axis_for(frame["score"])
     figure = go.Figure()
-    for fold in sorted(group.runs):
+    for fold in sorted(method.runs):
         for label, name, colour, symbol in ((0, "good", GOOD, "circle-open"), (1, "defective", DEFECTIVE, "diamond")):
-            part = frame[(frame["fold"] == fold) & (frame["label"] == label)]
+            images = frame[(frame["fold"] == fold) & (frame["label"] == label)]
             figure.add_scatter(
-                x=to_axis(part["score"], axis).round(5).tolist(), y=jitter(part.index.to_numpy(), label).tolist(),
+                x=to_axis(images["score"], axis).round(5).tolist(), y=jitter(images.index.to_numpy(), label).tolist(),
                 mode="markers", marker={"color": colour, "symbol": symbol, "size": 7, "opacity": 0.75}, name=name,
                 meta={"fold": fold},
-                text=[f"{i}<br>score {s:.4g}" for i, s in zip(part["image"], part["score"], strict=True)],
+                text=[f"{i}<br>score {s:.4g}" for i, s in zip(images["image"], images["score"], strict=True)],
                 hovertemplate="%{text}<extra>" + name + "</extra>",
             )  # fmt: skip
     for row, at in enumerate(verdicts[k] for k in LINES if k in verdicts):

@@ -6,7 +6,7 @@ const KINDS = ["cross_fold", "best_f", "paper"];
 const STEPS = 1000;
 const FIRST = 12; // pictures shown before the reader asks for all
 const PLOT = { displayModeBar: false, responsive: true };
-let group, fold, rows, threshold, low, high;
+let method, fold, rows, threshold, low, high;
 
 // ---- scores and the axis they are drawn on
 const EDGE = 1e-6;
@@ -19,7 +19,7 @@ const fromAxis = ({ kind, scale }, x) => (kind === "asinh" ? Math.sinh(x) * scal
 const format = (x) => Number(x.toPrecision(5)).toString();
 const share = (part, whole) => (whole ? (part / whole).toFixed(3) : "n/a");
 const outcomeOf = (i, at) =>
-  group.score[i] > at ? (group.label[i] ? "hit" : "false alarm") : group.label[i] ? "miss" : "pass";
+  method.score[i] > at ? (method.label[i] ? "hit" : "false alarm") : method.label[i] ? "miss" : "pass";
 const badgeClass = { hit: "hit", "false alarm": "alarm", miss: "miss", pass: "pass" };
 
 function element(tag, text, className) {
@@ -29,7 +29,7 @@ function element(tag, text, className) {
   return e;
 }
 
-// ---- choosing a group
+// ---- choosing a method
 const choices = ["setting", "method", "dilation", "seed"];
 
 function fill(select, values, labels, wanted) {
@@ -43,7 +43,7 @@ function fill(select, values, labels, wanted) {
 
 // Each choice offers what the choices before it leave, and keeps its value where it can.
 function choose() {
-  let left = data.groups;
+  let left = data.methods;
   for (const name of choices) {
     const label = $("choose-" + name), select = label.querySelector("select");
     const values = [...new Set(left.map((g) => g[name]))];
@@ -51,12 +51,12 @@ function choose() {
     label.hidden = values.length < 2 && (name === "setting" || name === "seed");
     left = left.filter((g) => String(g[name]) === select.value);
   }
-  group = left[0];
+  method = left[0];
   const select = $("choose-fold").querySelector("select");
-  fill(select, ["all", ...group.folds], ["all, pooled", ...group.folds], select.value);
+  fill(select, ["all", ...method.folds], ["all, pooled", ...method.folds], select.value);
   fold = select.value;
-  rows = group.image.map((_, i) => i).filter((i) => fold === "all" || String(group.fold[i]) === fold);
-  const kinds = KINDS.filter((kind) => kind in group.thresholds);
+  rows = method.image.map((_, i) => i).filter((i) => fold === "all" || String(method.fold[i]) === fold);
+  const kinds = KINDS.filter((kind) => kind in method.thresholds);
   fill($("reference"), kinds, kinds.map((k) => data.labels[k]), $("reference").value);
   $("jumps").replaceChildren(...kinds.map(jumpButton).filter(Boolean));
   drawScores();
@@ -68,14 +68,14 @@ function choose() {
 
 // A kind whose value differs from fold to fold is no single threshold for the pooled folds.
 function single(kind) {
-  const values = group.thresholds[kind];
+  const values = method.thresholds[kind];
   const here = fold === "all" ? [...new Set(Object.values(values))] : [values[fold]];
   return here.length === 1 ? here[0] : undefined;
 }
 
 function startThreshold(kinds) {
   const values = kinds.map(single).filter((v) => v !== undefined);
-  return values.length ? values[0] : fromAxis(group.axis, (low + high) / 2);
+  return values.length ? values[0] : fromAxis(method.axis, (low + high) / 2);
 }
 
 function jumpButton(kind) {
@@ -91,7 +91,7 @@ function jumpButton(kind) {
 // ---- the chart
 let line;
 
-// The range of the axis, and the figure of group g narrowed to a fold (or "all").
+// The range of the axis, and the figure of method g narrowed to a fold (or "all").
 function scoreChart(g, chosen) {
   const positions = g.score.filter((_, i) => chosen === "all" || String(g.fold[i]) === chosen).map((s) => toAxis(g.axis, s));
   const room = (Math.max(...positions) - Math.min(...positions)) * 0.04 || 1;
@@ -111,7 +111,7 @@ function scoreChart(g, chosen) {
 }
 
 function drawScores() {
-  const { traces, layout, range } = scoreChart(group, fold);
+  const { traces, layout, range } = scoreChart(method, fold);
   [low, high] = range;
   line = layout.shapes.length;
   layout.shapes.push({ type: "line", yref: "paper", y0: -0.04, y1: 1, x0: low, x1: low, line: { color: "#1f2933", width: 3 } });
@@ -121,7 +121,7 @@ function drawScores() {
 // ---- the threshold
 function setThreshold(value, source) {
   threshold = value;
-  const x = toAxis(group.axis, value);
+  const x = toAxis(method.axis, value);
   if (source !== "slider") $("slider").value = Math.round(((x - low) / (high - low)) * STEPS);
   if (source !== "number") $("threshold").value = format(value);
   Plotly.relayout("scores", { [`shapes[${line}].x0`]: x, [`shapes[${line}].x1`]: x });
@@ -147,20 +147,20 @@ function count() {
 }
 
 function compare() {
-  const values = group.thresholds[$("reference").value];
+  const values = method.thresholds[$("reference").value];
   if (!values) return;
   const flips = rows
-    .map((i) => ({ i, was: outcomeOf(i, values[group.fold[i]]), is: outcomeOf(i, threshold) }))
+    .map((i) => ({ i, was: outcomeOf(i, values[method.fold[i]]), is: outcomeOf(i, threshold) }))
     .filter((f) => f.was !== f.is)
-    .sort((a, b) => group.score[b.i] - group.score[a.i]);
+    .sort((a, b) => method.score[b.i] - method.score[a.i]);
   $("flip-count").textContent = flips.length === 1 ? "1 image flips" : `${flips.length} images flip`;
   $("flips").replaceChildren(...flips.map(({ i, was, is }) =>
-    element("li", `${group.image[i]} (fold ${group.fold[i]}, score ${format(group.score[i])}): ${was} → ${is}`)));
+    element("li", `${method.image[i]} (fold ${method.fold[i]}, score ${format(method.score[i])}): ${was} → ${is}`)));
 }
 
 // One image on: the threshold moves between the next two distinct scores, so exactly the images of one score flip.
 function step(up) {
-  const scores = [...new Set(rows.map((i) => group.score[i]))].sort((a, b) => a - b);
+  const scores = [...new Set(rows.map((i) => method.score[i]))].sort((a, b) => a - b);
   const below = scores.filter((s) => s <= threshold).length; // scores[0..below-1] are not called defective
   const target = below + (up ? 1 : -1);
   if (target < 0 || target > scores.length) return;
@@ -174,19 +174,19 @@ function step(up) {
 // ---- pictures and the table of images
 function buildGallery() {
   $("all-pictures").dataset.pressed = "";
-  const shown = Object.keys(group.pictures).map(Number).filter((i) => rows.includes(i));
+  const shown = Object.keys(method.pictures).map(Number).filter((i) => rows.includes(i));
   $("gallery").replaceChildren(...shown.map((i) => {
     const figure = element("figure"), image = element("img"), caption = element("figcaption");
     figure.dataset.row = i;
-    image.src = group.pictures[i];
-    image.alt = `${group.image[i]}: ${group.panels}`;
-    caption.append(element("span", undefined, "badge"), ` ${group.image[i]}, fold ${group.fold[i]}, score ${format(group.score[i])}`);
+    image.src = method.pictures[i];
+    image.alt = `${method.image[i]}: ${method.panels}`;
+    caption.append(element("span", undefined, "badge"), ` ${method.image[i]}, fold ${method.fold[i]}, score ${format(method.score[i])}`);
     figure.append(image, caption);
     return figure;
   }));
-  const more = group.left_out ? ` ${group.left_out} more are in the run folders.` : "";
+  const more = method.left_out ? ` ${method.left_out} more are in the run folders.` : "";
   $("picture-note").textContent = shown.length
-    ? `Each strip: ${group.panels}. What is wrong at the threshold above comes first.${more}`
+    ? `Each strip: ${method.panels}. What is wrong at the threshold above comes first.${more}`
     : `No pictures of this choice in this page.${more}`;
 }
 
@@ -211,15 +211,15 @@ function arrange() {
 
 function buildImages() {
   if (!$("per-image").open) { $("images").replaceChildren(); return; }
-  const kinds = KINDS.filter((kind) => kind in group.thresholds);
+  const kinds = KINDS.filter((kind) => kind in method.thresholds);
   const head = element("tr");
   head.append(...["image", "fold", "label", "score", ...kinds.map((k) => data.labels[k])].map((t) => element("th", t)));
-  const body = [...rows].sort((a, b) => group.score[b] - group.score[a]).map((i) => {
+  const body = [...rows].sort((a, b) => method.score[b] - method.score[a]).map((i) => {
     const tr = element("tr");
-    const cells = [group.image[i], group.fold[i], group.label[i] ? "defective" : "good", format(group.score[i])];
+    const cells = [method.image[i], method.fold[i], method.label[i] ? "defective" : "good", format(method.score[i])];
     tr.append(...cells.map((t) => element("td", t)));
     for (const kind of kinds) {
-      const is = outcomeOf(i, group.thresholds[kind][group.fold[i]]), cell = element("td");
+      const is = outcomeOf(i, method.thresholds[kind][method.fold[i]]), cell = element("td");
       cell.append(element("span", is, "badge " + badgeClass[is]));
       tr.append(cell);
     }
@@ -249,7 +249,7 @@ function drawDilation(box) {
 
 // ---- scores of every method at one D
 function drawMethods(box) {
-  const here = data.groups.filter((g) => g.setting === box.dataset.setting);
+  const here = data.methods.filter((g) => g.setting === box.dataset.setting);
   const dilations = [...new Set(here.map((g) => g.dilation))], seed = here[0].seed;
   const select = box.querySelector("select"), panels = box.querySelector(".panels");
   fill(select, dilations, dilations, select.value);
@@ -262,7 +262,7 @@ function drawMethods(box) {
 }
 
 for (const name of [...choices, "fold"]) $("choose-" + name).addEventListener("change", choose);
-$("slider").addEventListener("input", (e) => setThreshold(fromAxis(group.axis, low + (e.target.value / STEPS) * (high - low)), "slider"));
+$("slider").addEventListener("input", (e) => setThreshold(fromAxis(method.axis, low + (e.target.value / STEPS) * (high - low)), "slider"));
 $("slider").addEventListener("change", arrange);
 $("threshold").addEventListener("input", (e) => { if (e.target.value !== "") setThreshold(Number(e.target.value), "number"); });
 $("threshold").addEventListener("change", arrange);

@@ -10,12 +10,13 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from anomaly_seg.reporting import figures, guarantees, tables, text
-from anomaly_seg.reporting.collect import Collection, Group
+from anomaly_seg.reporting.collect import Collection, MethodRuns
 from anomaly_seg.reporting.pictures import gallery
 from anomaly_seg.reporting.thresholding import EXPLAINED, LABELS, all_verdicts
 
-GUARANTEE = "Thresholds with a guarantee: what could be promised, and at what cost"
+GUARANTEE = "Thresholds with a guarantee: what could be guaranteed, and at what cost"
 DIFFERENCES = "Differences in AP"
+READOUTS = "Readouts of the same networks, without retraining"
 
 
 def render(collection: Collection, picture_bytes: int) -> str:
@@ -23,17 +24,17 @@ def render(collection: Collection, picture_bytes: int) -> str:
     environment = Environment(
         loader=PackageLoader("anomaly_seg.reporting", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
-    settings = {str(setting): groups for setting, groups in collection.by_setting().items()}
+    settings = {str(setting): methods for setting, methods in collection.by_setting().items()}
     data = {
         "labels": LABELS,
-        "groups": _groups(collection, picture_bytes),
-        "settings": [{"name": name, "figures": _dilation_figures(groups)} for name, groups in settings.items()],
+        "methods": _methods(collection, picture_bytes),
+        "settings": [{"name": name, "figures": _dilation_figures(methods)} for name, methods in settings.items()],
     }
     return environment.get_template("template.html.j2").render(
         title=collection.directory.resolve().name,
         runs=len(collection.runs),
         problems=collection.problems,
-        sections=[_section(name, groups) for name, groups in settings.items()],
+        sections=[_section(name, methods) for name, methods in settings.items()],
         kinds={kind: LABELS[kind] for kind in figures.LINES},
         explained=[(LABELS[kind], explained) for kind, explained in EXPLAINED.items()],
         provenance=text.provenance(collection),
@@ -42,43 +43,41 @@ def render(collection: Collection, picture_bytes: int) -> str:
     )
 
 
-def _groups(collection: Collection, picture_bytes: int) -> list[dict[str, Any]]:
-    """What the page's script knows of each group: scores, thresholds, figure and pictures."""
-    pictures = gallery(collection.groups, picture_bytes)
+def _methods(collection: Collection, picture_bytes: int) -> list[dict[str, Any]]:
+    """What the page's script knows of each method, dilation and seed: scores, thresholds, figure and pictures."""
+    pictures = gallery(collection.methods, picture_bytes)
     return [
         {
-            "setting": str(group.key.setting),
-            "method": group.key.method,
-            "dilation": group.key.dilation,
-            "seed": group.key.seed,
-            "folds": sorted(group.runs),
+            "setting": str(method.key.setting),
+            "method": method.key.name,
+            "dilation": method.key.dilation,
+            "seed": method.key.seed,
+            "folds": sorted(method.runs),
             "image": frame["image"].tolist(),
             "fold": frame["fold"].tolist(),
             "label": frame["label"].tolist(),
             "score": frame["score"].tolist(),
             "thresholds": {kind: at.values for kind, at in verdicts.items() if kind in figures.LINES},
             "axis": figures.axis_for(frame["score"])._asdict(),
-            "figure": json.loads(figures.score_figure(group, verdicts).to_json()),
-            "panels": _panels(group),
+            "figure": json.loads(figures.score_figure(method, verdicts).to_json()),
+            "panels": _panels(method),
             "pictures": {row: uri for (n, row), uri in pictures.embedded.items() if n == number},
             "left_out": pictures.left_out[number],
         }
-        for number, group in enumerate(collection.groups)
-        for frame, verdicts in [(group.frame, all_verdicts(group))]
+        for number, method in enumerate(collection.methods)
+        for frame, verdicts in [(method.frame, all_verdicts(method))]
     ]
 
 
-def _panels(group: Group) -> str:
+def _panels(method: MethodRuns) -> str:
     """What a picture strip shows, from left to right."""
-    readouts = next(iter(group.runs.values())).result.readouts
-    maps = " | ".join(name for name in ("f1", "C", "F") if name in readouts)
-    return f"image | mask | {maps or 'output map'}"
+    return " | ".join(["image", "mask", *(method.network.maps or ["output map"])])
 
 
-def _dilation_figures(groups: Sequence[Group]) -> dict[str, list[Any]]:
+def _dilation_figures(methods: Sequence[MethodRuns]) -> dict[str, list[Any]]:
     """Kind of threshold -> the panels F1, P, R, FP, FN against D; empty where there are fewer than two D."""
-    palette = figures.colours(groups)
-    frames = {kind: figures.by_dilation(groups, kind) for kind in figures.LINES}
+    palette = figures.colours(methods)
+    frames = {kind: figures.by_dilation(methods, kind) for kind in figures.LINES}
     return {
         kind: [json.loads(figures.dilation_figure(frame, m, palette).to_json()) for m in figures.MEASURES]
         for kind, frame in frames.items()
@@ -86,26 +85,28 @@ def _dilation_figures(groups: Sequence[Group]) -> dict[str, list[Any]]:
     }
 
 
-def _section(name: str, groups: Sequence[Group]) -> dict[str, Any]:
-    compared, ablated = tables.comparisons(groups), tables.ablation(groups)
+def _section(name: str, methods: Sequence[MethodRuns]) -> dict[str, Any]:
+    compared, ablated = tables.comparisons(methods), tables.ablation(methods)
+    meanings = "; ".join(f"{readout}: {meaning}" for readout, meaning in text.meanings(methods))
     more = {
         "Pooled counts at each threshold, exact 95 % intervals, mean and sample standard deviation over folds": (
-            tables.at_thresholds(groups)
+            tables.at_thresholds(methods)
         ),
-        GUARANTEE: guarantees.shown(groups),
-        "Ranking, pixels and twins": tables.ranking(groups),
-        DIFFERENCES: tables.ap_differences(groups),
-        "Readouts of the same networks, without retraining": ablated,
-        "Single runs (best_f here is each fold's own oracle)": tables.runs(groups),
+        GUARANTEE: guarantees.shown(methods),
+        "Ranking, pixels and duplicates": tables.ranking(methods),
+        DIFFERENCES: tables.ap_differences(methods),
+        READOUTS: ablated,
+        "Single runs (best_f here is each fold's own oracle)": tables.runs(methods),
     }
     return {
         "name": name,
-        "facts": [fact.replace("**", "") for fact in text.facts(groups)],
-        "overview": _html(tables.overview(groups)),
-        "limits": text.limits(groups),
+        "facts": [fact.replace("**", "") for fact in text.facts(methods)],
+        "overview": _html(tables.overview(methods)),
+        "limits": text.limits(methods),
         "says": [] if compared.empty else _sayings(compared),
         "comparisons": None if compared.empty else _html(compared),
-        "notes": {GUARANTEE: guarantees.EXPLAINED.replace("`", ""), DIFFERENCES: text.AP_INTERVALS},
+        "notes": {GUARANTEE: guarantees.EXPLAINED.replace("`", ""), DIFFERENCES: text.AP_INTERVALS}
+        | ({READOUTS: f"{meanings}."} if meanings else {}),
         "tables": {title: _html(frame) for title, frame in more.items() if len(frame)},
     }
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from anomaly_seg.reporting.collect import Group, picture_name
+from anomaly_seg.reporting.collect import MethodRuns, picture_name
 from anomaly_seg.reporting.tables import outcome
 from anomaly_seg.reporting.thresholding import all_verdicts, called_defective
 
@@ -18,26 +18,26 @@ PREFERENCE = {"miss": 0, "false alarm": 1, "hit": 2, "pass": 3}
 
 @dataclass(frozen=True)
 class Gallery:
-    """``embedded``: (group number, row in the group's frame) -> data URI; ``left_out``: group number -> count."""
+    """``embedded``: (number of the method, row in its frame) -> data URI; ``left_out``: the same number -> count."""
 
     embedded: dict[tuple[int, int], str]
     left_out: dict[int, int]
 
 
-def gallery(groups: Sequence[Group], limit_bytes: int) -> Gallery:
-    """Thumbnails up to ``limit_bytes`` in all: misses first, then false alarms, then what was found.
+def gallery(methods: Sequence[MethodRuns], limit_bytes: int) -> Gallery:
+    """Thumbnails up to ``limit_bytes`` in all: misses first, then false alarms, then hits.
 
-    Verdicts are those of cross_fold, or of best_f where there is a single fold. Groups take turns, so that a limit
-    leaves every group its worst images.
+    Verdicts are those of cross_fold, or of best_f where there is a single fold. Methods take turns, so that a limit
+    leaves every method its worst images.
     """
-    queues = [_by_preference(group) for group in groups]
+    queues = [_by_preference(method) for method in methods]
     ranked = sorted(
         (preference, turn, number, row, path)
         for number, queue in enumerate(queues)
         for turn, (preference, row, path) in enumerate(queue)
     )
     embedded: dict[tuple[int, int], str] = {}
-    left_out = dict.fromkeys(range(len(groups)), 0)
+    left_out = dict.fromkeys(range(len(methods)), 0)
     room = limit_bytes
     for _, _, number, row, path in ranked:
         picture = _thumbnail(path) if room > 0 else None
@@ -50,20 +50,20 @@ def gallery(groups: Sequence[Group], limit_bytes: int) -> Gallery:
     return Gallery(embedded, left_out)
 
 
-def _by_preference(group: Group) -> list[tuple[int, int, Path]]:
+def _by_preference(method: MethodRuns) -> list[tuple[int, int, Path]]:
     """(preference, row, file) of every picture that exists, in order of preference."""
-    verdicts = all_verdicts(group)
+    verdicts = all_verdicts(method)
     kind = "cross_fold" if "cross_fold" in verdicts else "best_f"
-    frame = group.frame
-    values = verdicts[kind].values if kind in verdicts else dict.fromkeys(group.runs, float("inf"))
+    frame = method.frame
+    values = verdicts[kind].values if kind in verdicts else dict.fromkeys(method.runs, float("inf"))
     outcomes = outcome(called_defective(frame, values), frame["label"].to_numpy())
-    present = {fold: _files(run.folder / "pictures") for fold, run in group.runs.items()}
-    found = []
+    present = {fold: _files(run.folder / "pictures") for fold, run in method.runs.items()}
+    pictures = []
     for row, (fold, image) in enumerate(zip(frame["fold"], frame["image"], strict=True)):
         path = present[fold].get(picture_name(image))
         if path is not None:
-            found.append((PREFERENCE[str(outcomes[row])], row, path))
-    return sorted(found)
+            pictures.append((PREFERENCE[str(outcomes[row])], row, path))
+    return sorted(pictures)
 
 
 def _files(folder: Path) -> dict[str, Path]:

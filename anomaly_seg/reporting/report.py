@@ -8,12 +8,12 @@ import pandas as pd
 
 from anomaly_seg.errors import InputError
 from anomaly_seg.reporting import guarantees, page, png_figures, tables, text
-from anomaly_seg.reporting.collect import Collection, Group, collect_runs
+from anomaly_seg.reporting.collect import Collection, MethodRuns, collect_runs
 from anomaly_seg.reporting.figures import LINES
 
 PICTURE_BYTES = 6_000_000  # of pictures in the page: it stays small enough for mail
 
-TABLES: dict[str, Callable[[Sequence[Group]], pd.DataFrame]] = {
+TABLES: dict[str, Callable[[Sequence[MethodRuns]], pd.DataFrame]] = {
     "overview": tables.overview,
     "thresholds": tables.at_thresholds,
     "guarantee": guarantees.table,
@@ -50,7 +50,7 @@ def build(directory: Path, out: Path | None = None, picture_bytes: int = PICTURE
         written = []
         for name, table in TABLES.items():
             written.append(out / "tables" / f"{name}.csv")
-            table(collection.groups).to_csv(written[-1], index=False)
+            table(collection.methods).to_csv(written[-1], index=False)
         figures = _figures(collection, out)
         names = {setting: [p.relative_to(out).as_posix() for p in paths] for setting, paths in figures.items()}
         markdown, html = out / "report.md", out / "report.html"
@@ -64,12 +64,12 @@ def build(directory: Path, out: Path | None = None, picture_bytes: int = PICTURE
 def _figures(collection: Collection, out: Path) -> dict[str, list[Path]]:
     """Setting -> its figures. Names carry the setting only where there are several."""
     settings = collection.by_setting()
-    found = {}
-    for setting, groups in settings.items():
+    figures = {}
+    for setting, methods in settings.items():
         stem = "_".join(setting) + "_" if len(settings) > 1 else ""
         paths = [
-            png_figures.dilation_png(groups, kind, out / "figures" / f"{stem}dilation_{kind}.png") for kind in LINES
+            png_figures.dilation_png(methods, kind, out / "figures" / f"{stem}dilation_{kind}.png") for kind in LINES
         ]
-        paths.append(png_figures.scores_png(groups, out / "figures" / f"{stem}scores.png"))
-        found[str(setting)] = [path for path in paths if path is not None]
-    return found
+        paths.append(png_figures.scores_png(methods, out / "figures" / f"{stem}scores.png"))
+        figures[str(setting)] = [path for path in paths if path is not None]
+    return figures

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from anomaly_seg.evaluation import metrics
-from anomaly_seg.reporting.collect import Group, Key
+from anomaly_seg.reporting.collect import Key, MethodRuns
 from anomaly_seg.reporting.thresholding import (
     LABELS,
     Verdicts,
@@ -20,16 +20,15 @@ from anomaly_seg.reporting.thresholding import (
     pooled_pixels,
 )
 
-READOUT_ORDER = ("f1", "C", "F", "F0", "F1", "F2", "F3", "F4", "F5")
 SIGNIFICANT = 0.05
 
 
-def overview(groups: Sequence[Group]) -> pd.DataFrame:
-    """One row a group: F1, FP and FN, pooled over folds, at the three thresholds side by side; AP and AUROC."""
+def overview(methods: Sequence[MethodRuns]) -> pd.DataFrame:
+    """One row a method: F1, FP and FN, pooled over folds, at the three thresholds side by side; AP and AUROC."""
     rows = []
-    for group in groups:
-        verdicts, frame = all_verdicts(group), group.frame
-        row = who(group)
+    for method in methods:
+        verdicts, frame = all_verdicts(method), method.frame
+        row = who(method)
         for kind in ("paper", "cross_fold", "best_f"):
             c = verdicts[kind].pooled if kind in verdicts else None
             row[f"F1 at {LABELS[kind]}"] = c.f1 if c else None
@@ -41,40 +40,41 @@ def overview(groups: Sequence[Group]) -> pd.DataFrame:
     return _frame(rows)
 
 
-def at_thresholds(groups: Sequence[Group]) -> pd.DataFrame:
-    """One row a group and threshold: pooled counts and measures, exact 95 % intervals, mean and spread over folds."""
-    return pd.DataFrame([_threshold_row(group, v) for group in groups for v in all_verdicts(group).values()])
+def at_thresholds(methods: Sequence[MethodRuns]) -> pd.DataFrame:
+    """One row a method and threshold: pooled counts and measures, exact 95 % intervals, mean and spread over folds."""
+    return pd.DataFrame([_threshold_row(method, v) for method in methods for v in all_verdicts(method).values()])
 
 
-def ranking(groups: Sequence[Group]) -> pd.DataFrame:
-    """One row a group: what needs no image threshold, pooled and as mean and spread over folds; pixel level; twins."""
+def ranking(methods: Sequence[MethodRuns]) -> pd.DataFrame:
+    """One row a method: what needs no image threshold, pooled and as mean and spread over folds; pixel level;
+    test images that have a duplicate in training."""
     rows = []
-    for group in groups:
-        score, label = group.frame["score"], group.frame["label"]
-        per_run = [run.result for _, run in sorted(group.runs.items())]
-        pixel = pooled_pixels(group)
-        row = who(group) | {"images": len(label), "defective": int(label.sum())}
+    for method in methods:
+        score, label = method.frame["score"], method.frame["label"]
+        per_run = [run.result for _, run in sorted(method.runs.items())]
+        pixel = pooled_pixels(method)
+        row = who(method) | {"images": len(label), "defective": int(label.sum())}
         for name, function in (("AP", metrics.average_precision), ("AUROC", metrics.auroc)):
             row[f"{name} pooled"] = function(score, label)
             row[f"{name} mean"], row[f"{name} std"] = mean_and_spread([getattr(r.image, name.lower()) for r in per_run])
             if name == "AP":
-                row["AP low"], row["AP high"] = ap_interval(group)
+                row["AP low"], row["AP high"] = ap_interval(method)
         row["FP at FN = 0"] = metrics.fp_at_fn0(score, label)
         for name in ("AP", "IoU", "Dice"):
             row[f"pixel {name}" if name == "AP" else f"pixel {name} (oracle)"] = getattr(pixel, name.lower(), None)
-        row["identical twins in training"] = sum(r.duplicates_across_split.identical for r in per_run)
-        row["near twins in training"] = sum(r.duplicates_across_split.near for r in per_run)
+        row["duplicates in training"] = sum(r.duplicates_across_split.identical for r in per_run)
+        row["near-duplicates in training"] = sum(r.duplicates_across_split.near for r in per_run)
         rows.append(row)
     return _frame(rows)
 
 
-def runs(groups: Sequence[Group]) -> pd.DataFrame:
+def runs(methods: Sequence[MethodRuns]) -> pd.DataFrame:
     """One row a run, as its own result.json has it: single folds, so best_f is this fold's own oracle."""
     rows = []
-    for group in groups:
-        for fold, run in sorted(group.runs.items()):
+    for method in methods:
+        for fold, run in sorted(method.runs.items()):
             r = run.result
-            row = _identity(group.key) | {"fold": fold, "test images": r.counts.test_images}
+            row = _identity(method.key) | {"fold": fold, "test images": r.counts.test_images}
             row |= {"defective": r.counts.test_defective}
             kinds: tuple[Literal["paper", "best_f"], ...] = ("paper", "best_f")
             for kind in kinds:
@@ -90,19 +90,19 @@ def runs(groups: Sequence[Group]) -> pd.DataFrame:
     return _frame(rows)
 
 
-def ablation(groups: Sequence[Group]) -> pd.DataFrame:
-    """One row a group and readout: what each map of the same trained network would have scored, without retraining."""
+def ablation(methods: Sequence[MethodRuns]) -> pd.DataFrame:
+    """One row a method and readout: what each map of the same trained network would have scored, without retraining."""
     rows = []
-    for group in groups:
-        names = {c.removeprefix("score_") for c in group.frame.columns if c.startswith("score_")}
-        known = [name for name in READOUT_ORDER if name in names]
+    for method in methods:
+        names = {c.removeprefix("score_") for c in method.frame.columns if c.startswith("score_")}
+        known = [name for name in method.network.meanings if name in names]
         for name in [*known, *sorted(names - set(known))]:
-            frame = group.frame.dropna(subset=f"score_{name}")
-            if len(frame) < len(group.frame):  # a fold without this readout: nothing to pool
+            frame = method.frame.dropna(subset=f"score_{name}")
+            if len(frame) < len(method.frame):  # a fold without this readout: nothing to pool
                 continue
             score, label = frame[f"score_{name}"], frame["label"]
-            verdicts = all_verdicts(group, f"score_{name}")
-            row = who(group) | {"readout": name, "AP": metrics.average_precision(score, label)}
+            verdicts = all_verdicts(method, f"score_{name}")
+            row = who(method) | {"readout": name, "AP": metrics.average_precision(score, label)}
             for kind in ("cross_fold", "best_f"):
                 c = verdicts[kind].pooled if kind in verdicts else None
                 row |= {f"{n} at {LABELS[kind]}": getattr(c, n.lower(), None) for n in ("F1", "FP", "FN")}
@@ -111,11 +111,11 @@ def ablation(groups: Sequence[Group]) -> pd.DataFrame:
     return _frame(rows)
 
 
-def comparisons(groups: Sequence[Group]) -> pd.DataFrame:
+def comparisons(methods: Sequence[MethodRuns]) -> pd.DataFrame:
     """One row a pair of methods (same setting, D and seed, images in common) and threshold: exact McNemar, and what it
     lets one say."""
     rows = []
-    for a, b in _pairs(groups):
+    for a, b in _pairs(methods):
         verdicts_a, verdicts_b = all_verdicts(a), all_verdicts(b)
         for kind in ("cross_fold", "best_f"):
             if kind in verdicts_a and kind in verdicts_b:
@@ -123,25 +123,25 @@ def comparisons(groups: Sequence[Group]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def ap_differences(groups: Sequence[Group]) -> pd.DataFrame:
+def ap_differences(methods: Sequence[MethodRuns]) -> pd.DataFrame:
     """One row a pair of methods, as in `comparisons`: the APs of the images in common, and their difference with a
-    95 % interval: both are computed again and again on the same parts, drawn with replacement."""
-    return pd.DataFrame([_ap_difference(a, b) for a, b in _pairs(groups)])
+    95 % interval: both are computed again and again on the same groups, drawn with replacement."""
+    return pd.DataFrame([_ap_difference(a, b) for a, b in _pairs(methods)])
 
 
-def images(groups: Sequence[Group]) -> pd.DataFrame:
-    """One row an image and group: label, score, every readout, and the verdict at each threshold."""
-    parts = []
-    for group in groups:
-        frame = group.frame.copy()
-        for kind, verdicts in all_verdicts(group).items():
+def images(methods: Sequence[MethodRuns]) -> pd.DataFrame:
+    """One row an image and method: label, score, every readout, and the verdict at each threshold."""
+    frames = []
+    for method in methods:
+        frame = method.frame.copy()
+        for kind, verdicts in all_verdicts(method).items():
             frame[f"threshold {LABELS[kind]}"] = frame["fold"].map(verdicts.values)
             called = called_defective(frame, verdicts.values)
             frame[f"verdict {LABELS[kind]}"] = outcome(called, frame["label"].to_numpy())
-        for position, (name, value) in enumerate(_identity(group.key).items()):
+        for position, (name, value) in enumerate(_identity(method.key).items()):
             frame.insert(position, name, value)
-        parts.append(frame)
-    return pd.concat(parts, ignore_index=True)
+        frames.append(frame)
+    return pd.concat(frames, ignore_index=True)
 
 
 def outcome(called: np.ndarray, label: np.ndarray) -> np.ndarray:
@@ -149,45 +149,45 @@ def outcome(called: np.ndarray, label: np.ndarray) -> np.ndarray:
     return np.where(called, np.where(label == 1, "hit", "false alarm"), np.where(label == 1, "miss", "pass"))
 
 
-def _pairs(groups: Sequence[Group]) -> Iterator[tuple[Group, Group]]:
+def _pairs(methods: Sequence[MethodRuns]) -> Iterator[tuple[MethodRuns, MethodRuns]]:
     """Methods with the same setting, D and seed, and images in common."""
-    for a, b in combinations(groups, 2):
+    for a, b in combinations(methods, 2):
         same = (a.key.setting, a.key.dilation, a.key.seed) == (b.key.setting, b.key.dilation, b.key.seed)
         if same and not a.frame.merge(b.frame, on=["fold", "image"]).empty:
             yield a, b
 
 
 @lru_cache(maxsize=1024)  # thousands of APs, asked for by tables, report and page
-def _ap_difference(a: Group, b: Group) -> dict[str, Any]:
+def _ap_difference(a: MethodRuns, b: MethodRuns) -> dict[str, Any]:
     names = ["fold", "image"]
     both = a.frame.merge(b.frame[[*names, "score"]], on=names, suffixes=("_a", "_b"))
     label, scores = both["label"], (both["score_a"], both["score_b"])
     values = [metrics.average_precision(score, label) for score in scores]
     resampled = [metrics.resampled_average_precision(score, label, both["representative"]) for score in scores]
     low, high = metrics.percentile_interval(resampled[0] - resampled[1])
-    row = _identity(a.key, method=False) | {"first": a.key.method, "second": b.key.method, "images": len(both)}
+    row = _identity(a.key, method=False) | {"first": a.key.name, "second": b.key.name, "images": len(both)}
     row |= {"defective": int(label.sum()), "AP of the first": values[0], "AP of the second": values[1]}
     row["difference"] = None if values[0] is None or values[1] is None else values[0] - values[1]
     return row | {"difference low": low, "difference high": high}
 
 
-def _comparison(a: Group, b: Group, at_a: Verdicts, at_b: Verdicts) -> dict[str, Any]:
+def _comparison(a: MethodRuns, b: MethodRuns, at_a: Verdicts, at_b: Verdicts) -> dict[str, Any]:
     frames = []
-    for group, at in ((a, at_a), (b, at_b)):
-        right = called_defective(group.frame, at.values) == (group.frame["label"].to_numpy() == 1)
-        frames.append(group.frame[["fold", "image", "label"]].assign(right=right))
+    for method, at in ((a, at_a), (b, at_b)):
+        right = called_defective(method.frame, at.values) == (method.frame["label"].to_numpy() == 1)
+        frames.append(method.frame[["fold", "image", "label"]].assign(right=right))
     both = frames[0].merge(frames[1], on=["fold", "image"], suffixes=("_a", "_b"))
     only_a, only_b, p = metrics.mcnemar_exact(both["right_a"], both["right_b"])
     return _identity(a.key, method=False) | {
-        "first": a.key.method,
-        "second": b.key.method,
+        "first": a.key.name,
+        "second": b.key.name,
         "threshold": LABELS[at_a.kind],
         "images": len(both),
         "defective": int(both["label_a"].sum()),
         "only first right": only_a,
         "only second right": only_b,
         "p": p,
-        "says": verdict_sentence(a.key.method, b.key.method, len(both), only_a, only_b, p),
+        "says": verdict_sentence(a.key.name, b.key.name, len(both), only_a, only_b, p),
     }
 
 
@@ -209,10 +209,10 @@ def limits_sentence(defective: int) -> str:
     )
 
 
-def _threshold_row(group: Group, verdicts: Verdicts) -> dict[str, Any]:
+def _threshold_row(method: MethodRuns, verdicts: Verdicts) -> dict[str, Any]:
     c, values = verdicts.pooled, [f"{value:.4g}" for _, value in sorted(verdicts.values.items())]
     value = values[0] if len(set(values)) == 1 else " / ".join(values)  # of folds 0, 1, ... where they differ
-    row = who(group) | {"threshold": LABELS[verdicts.kind], "value": value}
+    row = who(method) | {"threshold": LABELS[verdicts.kind], "value": value}
     row |= {"P": c.precision, "R": c.recall, "F1": c.f1, "FP": c.fp, "FN": c.fn, "TP": c.tp, "TN": c.tn}
     row["R low"], row["R high"] = metrics.clopper_pearson(c.tp, c.tp + c.fn)
     row["false-alarm rate"] = c.false_alarm_rate
@@ -229,15 +229,10 @@ def _frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
 
 
 def _identity(key: Key, method: bool = True) -> dict[str, Any]:
-    who = {"experiment": key.setting.experiment, "data": key.setting.data, "scale": key.setting.scale}
-    return (
-        who
-        | {"split": key.setting.split}
-        | ({"method": key.method} if method else {})
-        | {"D": key.dilation, "seed": key.seed}
-    )
+    row: dict[str, Any] = {name: getattr(key.setting, name) for name in ("experiment", "data", "scale", "split")}
+    return row | ({"method": key.name} if method else {}) | {"D": key.dilation, "seed": key.seed}
 
 
-def who(group: Group) -> dict[str, Any]:
-    """The columns that say which group a row is about."""
-    return _identity(group.key) | {"folds": f"{len(group.runs)}/{group.folds}"}
+def who(method: MethodRuns) -> dict[str, Any]:
+    """The columns that say which method a row is about."""
+    return _identity(method.key) | {"folds": f"{len(method.runs)}/{method.folds}"}

@@ -6,14 +6,14 @@ import pandas as pd
 
 from anomaly_seg.evaluation.metrics import RESAMPLES
 from anomaly_seg.reporting import guarantees, tables
-from anomaly_seg.reporting.collect import Collection, Group, Setting
+from anomaly_seg.reporting.collect import Collection, MethodRuns, Setting
 from anomaly_seg.reporting.thresholding import EXPLAINED, LABELS
 
 UNDEFINED = "n/a"
 INTERVALS = {"R": "R 95 %", "false-alarm": "false-alarm 95 %", "AP": "AP 95 %", "difference": "difference 95 %"}
 AP_INTERVALS = (
-    f"95 % intervals of AP are bootstrap percentiles: parts, with all their images, are drawn {RESAMPLES:,} times with "
-    "replacement. Where that of a difference holds 0, it is open which method ranks better."
+    f"95 % intervals of AP are bootstrap percentiles: groups, with all their images, are drawn {RESAMPLES:,} times "
+    "with replacement. Where that of a difference holds 0, it is open which method ranks better."
 )
 
 
@@ -60,61 +60,80 @@ def report(collection: Collection, figures: Mapping[str, Sequence[str]]) -> str:
         "## How to read this",
         *_reading(),
     ]
-    for setting, groups in collection.by_setting().items():
-        parts += [f"## {setting}", *section(groups)]
+    for setting, methods in collection.by_setting().items():
+        parts += [f"## {setting}", *section(methods)]
         parts += [f"![{path}]({path})" for path in figures.get(str(setting), ())]
     parts += ["## Runs", provenance(collection), "Every image and every run: `tables/images.csv`, `tables/runs.csv`."]
     return "\n\n".join(parts) + "\n"
 
 
-def section(groups: Sequence[Group]) -> list[str]:
+def section(methods: Sequence[MethodRuns]) -> list[str]:
     """The paragraphs and tables of one setting."""
-    parts = [*facts(groups), "### At a glance (pooled over folds)", markdown(tables.overview(groups))]
+    parts = [*facts(methods), "### At a glance (pooled over folds)", markdown(tables.overview(methods))]
     parts += ["### At each threshold", "Pooled over folds, with exact (Clopper-Pearson) 95 % intervals; then mean and"]
     parts[-1] += " sample standard deviation over folds."
-    parts += [markdown(tables.at_thresholds(groups)), "### With a guarantee", guarantees.EXPLAINED]
-    parts += [markdown(guarantees.shown(groups)), "### Ranking, pixels and twins", markdown(tables.ranking(groups))]
-    compared = tables.comparisons(groups)
+    parts += [markdown(tables.at_thresholds(methods)), "### With a guarantee", guarantees.EXPLAINED]
+    parts += [markdown(guarantees.shown(methods))]
+    parts += ["### Ranking, pixels and duplicates", markdown(tables.ranking(methods))]
+    compared = tables.comparisons(methods)
     if len(compared):
-        parts += ["### Can the methods be told apart?", limits(groups), markdown(compared)]
-        parts += [AP_INTERVALS, markdown(tables.ap_differences(groups))]
-    ablated = tables.ablation(groups)
+        parts += ["### Can the methods be told apart?", limits(methods), markdown(compared)]
+        parts += [AP_INTERVALS, markdown(tables.ap_differences(methods))]
+    ablated = tables.ablation(methods)
     if len(ablated):
-        parts += ["### Readouts of the same networks, without retraining", markdown(ablated)]
+        parts += ["### Readouts of the same networks, without retraining"]
+        known = [f"- `{readout}`: {meaning}" for readout, meaning in meanings(methods)]
+        parts += ["\n".join(known)] if known else []
+        parts += [markdown(ablated)]
     return parts
 
 
-def facts(groups: Sequence[Group]) -> list[str]:
-    """Sentences on how many images were judged and which of them have a twin in training."""
+def facts(methods: Sequence[MethodRuns]) -> list[str]:
+    """Sentences on how many images were judged and how many of them have a duplicate in training."""
     sentences = []
-    first = groups[0]
-    counts = {(len(g.frame), int(g.frame["label"].sum())) for g in groups}
-    part = first.key.setting.scored
-    amount = " or ".join(f"{n} {part} images, {d} defective" for n, d in sorted(counts, reverse=True))
-    present = min(len(g.runs) for g in groups)
+    first = methods[0]
+    counts = {(len(m.frame), int(m.frame["label"].sum())) for m in methods}
+    scored = first.key.setting.scored
+    amount = " or ".join(f"{n} {scored} images, {d} defective" for n, d in sorted(counts, reverse=True))
+    present = min(len(m.runs) for m in methods)
     folds = f"{first.folds}" if present == first.folds else f"{present} of {first.folds}"
     sentences.append(f"{amount}, over {folds} fold{'s' if first.folds > 1 else ''}; each image is scored once.")
     duplicates = {
         tuple(
-            sum(getattr(r.result.duplicates_across_split, kind) for r in g.runs.values())
+            sum(getattr(r.result.duplicates_across_split, kind) for r in method.runs.values())
             for kind in ("identical", "near")
         )
-        for g in groups
+        for method in methods
     }
     identical, near = max(t[0] for t in duplicates), max(t[1] for t in duplicates)
     if identical or near:
         sentences.append(
-            f"**Caution:** {identical} {part} images have a byte-identical, and {near} a near-identical, image in "
+            f"**Caution:** {identical} {scored} images have a byte-identical, and {near} a near-identical, image in "
             "their training part: scores on them say little about new images."
         )
     else:
-        sentences.append(f"No {part} image has an identical or near-identical image in its training part.")
+        sentences.append(f"No {scored} image has an identical or near-identical image in its training part.")
     return sentences
 
 
-def limits(groups: Sequence[Group]) -> str:
+def meanings(methods: Sequence[MethodRuns]) -> list[tuple[str, str]]:
+    """Each readout with what its network says that it is; where networks differ about a name, with their titles."""
+    said: dict[str, dict[str, list[str]]] = {}
+    for method in methods:
+        for readout, meaning in method.network.meanings.items():
+            titles = said.setdefault(readout, {}).setdefault(meaning, [])
+            titles += [] if method.network.title in titles else [method.network.title]
+    return [
+        (readout, f"{meaning} ({', '.join(titles)})" if len(by_meaning) > 1 else meaning)
+        for readout, by_meaning in said.items()
+        for meaning, titles in by_meaning.items()
+        if meaning
+    ]
+
+
+def limits(methods: Sequence[MethodRuns]) -> str:
     """What the tests between methods can decide here, and how to read their p-values."""
-    defective = max(int(g.frame["label"].sum()) for g in groups)
+    defective = max(int(m.frame["label"].sum()) for m in methods)
     return tables.limits_sentence(defective) + " The p-values are exact (McNemar) and not corrected for their number."
 
 

@@ -1,4 +1,4 @@
-"""Verdicts of a group of folds at each threshold, and the measures that pool them."""
+"""Verdicts of a method at each threshold, fold by fold, and the measures that pool them."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from anomaly_seg.evaluation import metrics, thresholds
 from anomaly_seg.evaluation.metrics import Confusion, confusion
-from anomaly_seg.reporting.collect import Group
+from anomaly_seg.reporting.collect import MethodRuns
 from anomaly_seg.results.run_files import Pixels
 from anomaly_seg.results.schema import PixelLevel
 
@@ -49,16 +49,16 @@ class Verdicts:
 
 
 @lru_cache(maxsize=1024)  # every table and figure asks for them
-def all_verdicts(group: Group, column: str = "score") -> dict[str, Verdicts]:
+def all_verdicts(method: MethodRuns, column: str = "score") -> dict[str, Verdicts]:
     """Verdicts by kind of threshold, for the score in ``column``; kinds that these runs do not define are absent.
 
     ``paper`` belongs to the score that classifies, so other readouts have none.
     """
-    folds = {fold: group.frame[group.frame["fold"] == fold] for fold in sorted(group.runs)}
-    scores = {fold: part[column].to_numpy() for fold, part in folds.items()}
-    labels = {fold: part["label"].to_numpy() for fold, part in folds.items()}
+    folds = {fold: method.frame[method.frame["fold"] == fold] for fold in sorted(method.runs)}
+    scores = {fold: images[column].to_numpy() for fold, images in folds.items()}
+    labels = {fold: images["label"].to_numpy() for fold, images in folds.items()}
     values: dict[str, dict[int, float]] = {}
-    sigmas = {fold: run.result.sigma for fold, run in group.runs.items()}
+    sigmas = {fold: run.result.sigma for fold, run in method.runs.items()}
     published = {fold: sigma for fold, sigma in sigmas.items() if sigma is not None}
     if column == "score" and len(published) == len(folds):
         values["paper"] = published
@@ -66,7 +66,7 @@ def all_verdicts(group: Group, column: str = "score") -> dict[str, Verdicts]:
     if len(folds) > 1 and all(any(defective[o] for o in folds if o != fold) for fold in folds):
         values["cross_fold"] = thresholds.cross_fold(scores, labels)
     if any(defective.values()):
-        frame = group.frame
+        frame = method.frame
         values["best_f"] = dict.fromkeys(folds, thresholds.best_f(frame[column], frame["label"]))
     if all(defective.values()):
         values["best_f_per_fold"] = {fold: thresholds.best_f(scores[fold], labels[fold]) for fold in folds}
@@ -77,16 +77,16 @@ def all_verdicts(group: Group, column: str = "score") -> dict[str, Verdicts]:
 
 
 @lru_cache(maxsize=1024)  # thousands of APs, asked for by tables, report and page
-def ap_interval(group: Group, column: str = "score") -> tuple[float | None, float | None]:
-    """95 % interval of the pooled AP of the score in ``column``, by resampling parts."""
-    frame = group.frame
+def ap_interval(method: MethodRuns, column: str = "score") -> tuple[float | None, float | None]:
+    """95 % interval of the pooled AP of the score in ``column``, by resampling groups."""
+    frame = method.frame
     return metrics.percentile_interval(
         metrics.resampled_average_precision(frame[column], frame["label"], frame["representative"])
     )
 
 
 def called_defective(frame: pd.DataFrame, values: dict[int, float]) -> NDArray[np.bool_]:
-    """(n,) bool: whether each row of a group's frame is called defective at its fold's threshold."""
+    """(n,) bool: whether each row of a method's frame is called defective at its fold's threshold."""
     return np.asarray(frame["score"].to_numpy() > frame["fold"].map(values).to_numpy())
 
 
@@ -98,10 +98,10 @@ def mean_and_spread(values: list[float | None]) -> tuple[float | None, float | N
     return float(np.mean(known)), float(np.std(known, ddof=1)) if len(known) > 1 else None
 
 
-def pooled_pixels(group: Group) -> PixelLevel | None:
+def pooled_pixels(method: MethodRuns) -> PixelLevel | None:
     """Pixel measures over all folds, from summed counts; None unless every fold has counts on the same thresholds."""
-    parts = [run.pixels for run in group.runs.values() if run.pixels is not None]
-    if len(parts) < len(group.runs) or any(not np.array_equal(p.threshold, parts[0].threshold) for p in parts):
+    counts = [run.pixels for run in method.runs.values() if run.pixels is not None]
+    if len(counts) < len(method.runs) or any(not np.array_equal(c.threshold, counts[0].threshold) for c in counts):
         return None
-    tp, fp, fn, tn = (np.sum([getattr(p, name) for p in parts], axis=0) for name in ("tp", "fp", "fn", "tn"))
-    return Pixels(parts[0].threshold, tp, fp, fn, tn).measures()
+    tp, fp, fn, tn = (np.sum([getattr(c, name) for c in counts], axis=0) for name in ("tp", "fp", "fn", "tn"))
+    return Pixels(counts[0].threshold, tp, fp, fn, tn).measures()

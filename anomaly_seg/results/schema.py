@@ -210,14 +210,27 @@ class Environment(_StrictModel):
     hardware: dict[str, str | int | float]
 
 
+class NetworkFacts(_StrictModel):
+    """What the network says about itself, for the report; see `models.base.Network`.
+
+    ``title``: its name, empty for that of the configuration; ``maps``: what pictures show, in order; ``meanings``: what
+    each readout is, in the order of the report; readouts need not have one.
+    """
+
+    title: str = ""
+    maps: list[str] = []
+    meanings: dict[str, str] = {}
+
+
 class Result(_StrictModel):
-    """One finished run. ``readout`` names the map whose score classifies; ``sigma`` is scaled to this input size;
+    """One finished run. ``readout`` names the score that classifies; ``sigma`` is scaled to this input size;
     ``guarantees`` are for this run's model on its own held-out images; ``data_digest`` names the images, masks and
-    folds (both absent in results of older versions)."""
+    folds; ``network`` is what the network says about itself (all three absent in results of older versions)."""
 
     schema_version: Literal[1] = SCHEMA_VERSION
     run: Run
     readout: str
+    network: NetworkFacts | None = None
     counts: Counts
     sigma: float | None
     image: ImageLevel

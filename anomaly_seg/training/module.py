@@ -117,7 +117,7 @@ class SegmentationModule(pl.LightningModule):
         maps = network.maps(output)
         score = network.scores(output, maps)[network.readout]
         pixels = maps[network.pixel_map(maps)]
-        if network.readout in maps:  # a sum of pixels; torchmetrics wants probabilities
+        if network.tile_join(network.readout, maps) == "sum":  # of pixels; torchmetrics wants probabilities
             score = score / pixels[0].numel()
         self.judges.update(score.cpu(), batch.label.int().cpu())
         self.pixel_judges.update(pixels, batch.mask.int())

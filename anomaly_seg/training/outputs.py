@@ -20,6 +20,7 @@ from anomaly_seg.results.schema import (
     DuplicatesAcrossSplit,
     GuaranteeResult,
     ImageLevel,
+    NetworkFacts,
     Readout,
     Result,
     Run,
@@ -46,6 +47,7 @@ def write_outputs(
     run_files.write_pixels(folder, pixels)
     basis = basis_of(1, data.split.duplicates_across["identical"])
     sigma, best = published_sigma(settings, data.arrays.shapes), AtThreshold.best_f(score, labels)
+    meanings = {name: meaning for name, meaning in network.meanings.items() if name in evaluation.scores}
     at: dict[Any, AtThreshold | None] = {
         "paper": None if sigma is None else AtThreshold.of(score, labels, sigma, oracle=False),
         "best_f": best,
@@ -53,6 +55,7 @@ def write_outputs(
     return Result(
         run=identity(settings).model_copy(update={"folds": 1} if data.only_fold else {}),
         readout=network.readout,
+        network=NetworkFacts(title=network.title, maps=evaluation.drawn, meanings=meanings),
         counts=Counts(**data.counts()),
         sigma=sigma,
         image=ImageLevel.of(score, labels),

@@ -123,14 +123,14 @@ def test_images_can_be_left_out(tables: ModuleType, tmp_path: Path) -> None:
         assert lines[2] == row
 
 
-def test_a_row_names_one_group_of_runs(tables: ModuleType, tmp_path: Path) -> None:
+def test_a_row_names_one_set_of_runs(tables: ModuleType, tmp_path: Path) -> None:
     for seed in (0, 1):
         write_run(tmp_path, [1, 200 - 150 * seed], [0, 1], fold=0, folds=1, seed=seed, height=1408, width=512)
     table = "what | paper\nours | {}\n".format
     assert tables.build(table(". seed=1")).splitlines()[2] == "| ours | 0, 1, 0.000 |"
-    with pytest.raises(InputError, match="names 2 groups of runs"):
+    with pytest.raises(InputError, match="names 2 sets of runs"):
         tables.build(table("."))
-    with pytest.raises(InputError, match="names 0 groups of runs"):
+    with pytest.raises(InputError, match="names 0 sets of runs"):
         tables.build(table(". seed=7"))
     with pytest.raises(InputError, match=r"without=kos00/Part9\.jpg: .* has no such image"):
         tables.build(table(". seed=1 without=kos00/Part0.jpg,kos00/Part9.jpg"))

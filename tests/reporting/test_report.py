@@ -44,7 +44,7 @@ def test_more_methods_than_colours_can_be_told_apart() -> None:
 
 
 def test_verdicts_by_hand(two_methods: Path) -> None:
-    one_stage = collect_runs(two_methods).groups[0]
+    one_stage = collect_runs(two_methods).methods[0]
     found = all_verdicts(one_stage)
     assert {kind: v.values for kind, v in found.items()} == {
         "paper": {0: 25.0, 1: 25.0},
@@ -59,8 +59,8 @@ def test_verdicts_by_hand(two_methods: Path) -> None:
 
 
 def test_tables_by_hand(two_methods: Path) -> None:
-    groups = collect_runs(two_methods).groups
-    overview = tables.overview(groups).set_index("method")
+    methods = collect_runs(two_methods).methods
+    overview = tables.overview(methods).set_index("method")
     assert list(overview.index) == ["One-Stage", "U-Net"]
     row = overview.loc["One-Stage"]
     assert (row["F1 at paper"], row["FP, FN at paper"]) == (0.75, "1, 1")
@@ -70,20 +70,20 @@ def test_tables_by_hand(two_methods: Path) -> None:
     assert row["FP at FN = 0"] == 1
     assert overview.loc["U-Net", "F1 at cross_fold"] == 1.0
 
-    at = tables.at_thresholds(groups).set_index(["method", "threshold"]).loc[("One-Stage", "cross_fold")]
+    at = tables.at_thresholds(methods).set_index(["method", "threshold"]).loc[("One-Stage", "cross_fold")]
     assert at["value"] == "11.5 / 21"
     assert (at["R low"], at["R high"]) == pytest.approx((0.19412, 0.99369), abs=1e-5)  # 3 of 4, tabulated
     assert (at["false-alarm low"], at["false-alarm high"]) == pytest.approx((0.00631, 0.80588), abs=1e-5)
     assert (at["FN mean"], at["FN std"]) == (0.5, pytest.approx(0.5**0.5))
 
-    ranking = tables.ranking(groups).set_index("method").loc["One-Stage"]
+    ranking = tables.ranking(methods).set_index("method").loc["One-Stage"]
     assert ranking["AP mean"] == pytest.approx((1 + (1 + 2 / 3) / 2) / 2)  # fold 0: all right; fold 1: 80, (50), 20
     assert (ranking["pixel IoU (oracle)"], ranking["pixel Dice (oracle)"]) == (0.6, 0.75)
     assert (ranking["images"], ranking["defective"]) == (8, 4)
 
 
 def test_ablation_by_hand(two_methods: Path) -> None:
-    ablation = tables.ablation(collect_runs(two_methods).groups).set_index("readout")
+    ablation = tables.ablation(collect_runs(two_methods).methods).set_index("readout")
     assert list(ablation.index) == ["f1", "C", "F"]  # U-Net has no readouts
     assert list(ablation["median score of good images"]) == [
         52.5,
@@ -95,7 +95,7 @@ def test_ablation_by_hand(two_methods: Path) -> None:
 
 
 def test_comparison_by_hand(two_methods: Path) -> None:
-    compared = tables.comparisons(collect_runs(two_methods).groups).set_index("threshold")
+    compared = tables.comparisons(collect_runs(two_methods).methods).set_index("threshold")
     honest = compared.loc["cross_fold"]
     # One-Stage is wrong on two images, U-Net on none: p = 2 / 2^2.
     assert (honest["only first right"], honest["only second right"], honest["p"]) == (0, 2, 0.5)
@@ -109,12 +109,12 @@ def test_ap_and_its_difference_have_intervals(tmp_path: Path) -> None:
     for fold, scores in ((0, [4, 1]), (1, [2, 3])):
         write_run(tmp_path, scores, [1, 0], fold=fold, folds=2)
         write_run(tmp_path, [4, 1], [1, 0], fold=fold, folds=2, model="unet")
-    groups = collect_runs(tmp_path).groups
-    ranking = tables.ranking(groups).set_index("method")
+    methods = collect_runs(tmp_path).methods
+    ranking = tables.ranking(methods).set_index("method")
     found = ranking.loc["One-Stage", ["AP pooled", "AP low", "AP high"]]
     assert list(found) == pytest.approx([5 / 6, 1 / 2, 1])
     assert list(ranking.loc["U-Net", ["AP low", "AP high"]]) == [1, 1]
-    row = tables.ap_differences(groups).iloc[0]
+    row = tables.ap_differences(methods).iloc[0]
     assert (row["first"], row["second"], row["images"], row["defective"]) == ("One-Stage", "U-Net", 4, 2)
     assert list(row[["difference", "difference low", "difference high"]]) == pytest.approx([-1 / 6, -1 / 2, 0])
     report = build(tmp_path)
@@ -127,7 +127,7 @@ def test_ap_and_its_difference_have_intervals(tmp_path: Path) -> None:
 def test_methods_without_a_fold_in_common_are_not_compared(tmp_path: Path) -> None:
     write_run(tmp_path, [1, 2, 40, 60], LABELS, folds=2, fold=0)
     write_run(tmp_path, [1, 2, 40, 60], LABELS, folds=2, fold=1, model="unet")
-    assert tables.comparisons(collect_runs(tmp_path).groups).empty
+    assert tables.comparisons(collect_runs(tmp_path).methods).empty
     assert "told apart" not in build(tmp_path).markdown.read_text(encoding="utf-8")
 
 
@@ -135,7 +135,7 @@ def test_counts_stay_whole_beside_undefined_ones(tmp_path: Path) -> None:
     write_run(tmp_path, [1, 50, 20, 60], LABELS, folds=1)  # at the published 25: one alarm, one miss
     write_run(tmp_path, [0.1, 0.2, 0.3, 0.4], LABELS, folds=1, model="seg_dec")  # has no published threshold
     build(tmp_path)
-    shown = text.show(tables.runs(collect_runs(tmp_path).groups))
+    shown = text.show(tables.runs(collect_runs(tmp_path).methods))
     assert list(shown["FP at paper"]) == list(shown["FN at paper"]) == ["1", "n/a"]
     rows = pd.read_csv(tmp_path / "tables" / "runs.csv", dtype=str, keep_default_na=False)
     assert rows[["FP at paper", "FN at paper", "FP at FN = 0"]].values.tolist() == [["1", "1", "1"], ["", "", "0"]]
@@ -155,7 +155,7 @@ def test_only_like_is_compared_with_like(tmp_path: Path) -> None:
     write_run(tmp_path, scores, LABELS, folds=1, seed=1, model="unet")
     write_run(tmp_path, scores, LABELS, folds=1, split="published", model="unet")
     write_run(tmp_path, scores, LABELS, folds=1, variant="no_fbs")
-    compared = tables.comparisons(collect_runs(tmp_path).groups)
+    compared = tables.comparisons(collect_runs(tmp_path).methods)
     assert set(zip(compared["first"], compared["second"], strict=True)) == {("One-Stage", "One-Stage (no_fbs)")}
     assert set(compared["threshold"]) == {"best_f (oracle)"}  # a single fold has no other folds
 
@@ -326,6 +326,6 @@ def test_folds_trained_with_other_settings_are_left_out(tmp_path: Path) -> None:
             folder = write_run(tmp_path, [1.0, 2000.0], [0, 1], model=model, fold=fold, folds=2)
             write_settings(folder, epochs=epochs, fold=fold, threads=fold)
     found = collect_runs(tmp_path)
-    assert [group.key.model for group in found.groups] == ["unet"]
+    assert [method.key.model for method in found.methods] == ["unet"]
     (problem,) = found.problems
     assert problem.startswith("Left out: ") and "One-Stage" in problem and "(epochs: 6 -> 7)" in problem
