@@ -51,14 +51,14 @@ def fake_result(
     about: schema.Run, score: np.ndarray, label: np.ndarray, readouts: dict[str, np.ndarray], twins: int = 0
 ) -> schema.Result:
     """What a run with these test scores would say about itself."""
-    published = SIGMA[about.model]
+    published = SIGMA.get(about.model)
     sigma = None if published is None else thresholds.paper(published, about.height, about.width)
     at: dict = {"best_f": schema.AtThreshold.best_f(score, label)}
     if sigma is not None:
         at["paper"] = schema.AtThreshold.of(score, label, sigma, oracle=False)
     return schema.Result(
         run=about,
-        readout=READOUT[about.model],
+        readout=READOUT.get(about.model, "map"),
         counts=schema.Counts(
             train_images=20, train_defective=4, test_images=len(score), test_defective=int(label.sum())
         ),
