@@ -1,6 +1,5 @@
 """Building blocks: convolution with normalisation and ReLU, and the up-sampling block of a decoder."""
 
-import math
 from itertools import pairwise
 from typing import Literal
 
@@ -95,13 +94,6 @@ def scale_channels(channels: int, width_multiplier: float) -> int:
     if width_multiplier <= 0:
         raise ValueError(f"width_multiplier={width_multiplier}: use a number above 0 (1 is the published width)")
     return max(1, round(channels * width_multiplier))
-
-
-def init_head_bias(log_odds: float, layer: nn.Module) -> None:
-    """Let a head's layer begin at this log-odds of a defect, by its bias. Raises ValueError for no finite number."""
-    if not isinstance(log_odds, int | float) or not math.isfinite(log_odds):
-        raise ValueError(f"head_bias={log_odds}: use a number, or prior")
-    nn.init.constant_(layer.bias, log_odds)  # type: ignore[arg-type]
 
 
 def initialise(module: nn.Module, init: Init) -> None:

@@ -4,7 +4,6 @@ Liu, Yang, Guo, Guo, Chen: "A One-Stage Approach for Surface Anomaly Detection w
 Sensors 20(7), 1829, 2020. Sections and equations below are that paper's.
 """
 
-import math
 from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import Literal
 
@@ -14,9 +13,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from anomaly_seg.models.base import Network, Output, TileJoin
-from anomaly_seg.models.blocks import Backend, Init, Norm, UpBlock, init_head_bias, initialise, scale_channels
+from anomaly_seg.models.blocks import Backend, Init, Norm, UpBlock, initialise, scale_channels
 from anomaly_seg.models.classifier import pooled_score
-from anomaly_seg.models.encoders.segdec import Encoder
+from anomaly_seg.models.encoders.segdec import SegDecEncoder
+from anomaly_seg.models.heads import SideOutput, init_head_bias
 
 Map = Float[Tensor, "b 1 h w"]
 
@@ -44,26 +44,6 @@ def fine_logit(coarse_logit: Map, bottom: Map, multiplications: int) -> Map:
     return log_f - torch.log(-torch.expm1(log_f))
 
 
-class SideOutput(nn.Module):
-    """1x1 convolution to one channel, then up-sampling to input size (section 2.2.2).
-
-    The paper up-samples first. Both are linear and the interpolation weights of a pixel sum to 1, so the order does not
-    change the function, but up-sampling one channel instead of many costs a fraction of the memory.
-    """
-
-    def __init__(self, channels: int, factor: int, mode: Literal["bilinear", "nearest"]) -> None:
-        super().__init__()
-        self.reduce = nn.Conv2d(channels, 1, 1)
-        self.factor, self.mode = factor, mode
-
-    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b 1 H W"]:
-        logit = self.reduce(x)
-        if self.factor == 1:
-            return logit
-        align = False if self.mode == "bilinear" else None
-        return nnf.interpolate(logit, scale_factor=self.factor, mode=self.mode, align_corners=align)
-
-
 class OneStage(Network):
     """Encoder-decoder with three side outputs, coarse and fine background suppression.
 
@@ -81,7 +61,7 @@ class OneStage(Network):
         readout: the map that the classifier pools: F, C, f1, or fine (fine suppression without coarse).
         head_bias: start of the side outputs' bias; the log-odds of a defect pixel spares the first epoch.
         init: see `blocks.initialise`.
-        large_kernel: see `Encoder`.
+        large_kernel: see `SegDecEncoder`.
 
     Input: (b, in_channels, h, w) in [0, 1], h and w multiples of 8 and at least 16.
     """
@@ -120,7 +100,7 @@ class OneStage(Network):
     ) -> None:
         super().__init__()
         self._check(bottom, multiplications, side_outputs, readout, upsampling, decoder_widths)
-        self.encoder = Encoder(in_channels, width_multiplier, norm, large_kernel)
+        self.encoder = SegDecEncoder(in_channels, width_multiplier, norm, large_kernel)
         c1, c2, c3, c4 = self.encoder.widths
         d3, d2, d1 = (scale_channels(c, width_multiplier) for c in decoder_widths)
         self.up3 = UpBlock(c4, c3, d3, 5, norm, transposed_kernel)
@@ -207,14 +187,3 @@ class OneStage(Network):
             raise ValueError(f"readout={readout}: these side outputs give {', '.join(readouts)}")
         if upsampling not in ("bilinear", "nearest"):
             raise ValueError(f"upsampling={upsampling}: choose bilinear or nearest")
-
-
-def prior_log_odds(fraction: float) -> float:
-    """Log-odds of a defect pixel, for `head_bias`.
-
-    Args:
-        fraction: share of defect pixels in what is trained on, in [0, 1]; held inside [1e-4, 0.5] so that neither a
-            missing nor an overwhelming class starts the training saturated.
-    """
-    p = min(max(fraction, 1e-4), 0.5)
-    return math.log(p / (1 - p))

@@ -14,9 +14,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from anomaly_seg.models.base import Network, Output
-from anomaly_seg.models.blocks import Backend, Init, Norm, conv_norm_relu, init_head_bias, initialise, normalisation
+from anomaly_seg.models.blocks import Backend, Init, Norm, conv_norm_relu, initialise, normalisation
 from anomaly_seg.models.classifier import to_float64
-from anomaly_seg.models.encoders.segdec import Encoder
+from anomaly_seg.models.encoders.segdec import SegDecEncoder
+from anomaly_seg.models.heads import init_head_bias
 
 
 class Segmentation(nn.Module):
@@ -24,7 +25,7 @@ class Segmentation(nn.Module):
 
     def __init__(self, in_channels: int, width_multiplier: float, norm: Norm, large_kernel: Backend) -> None:
         super().__init__()
-        self.encoder = Encoder(in_channels, width_multiplier, norm, large_kernel)
+        self.encoder = SegDecEncoder(in_channels, width_multiplier, norm, large_kernel)
         self.head = nn.Sequential(nn.Conv2d(self.encoder.widths[-1], 1, 1, bias=False), normalisation(norm, 1))
 
     def forward(
@@ -64,7 +65,7 @@ class SegDec(Network):
         norm: "instance" is what the published code computed: statistics of the current image, at evaluation too.
         init: "normal" is the published N(0, 0.01).
         head_bias: start of the mask logit's shift (published: 0; the log-odds of a defect pixel spare Adam many steps).
-        large_kernel: see `Encoder`.
+        large_kernel: see `SegDecEncoder`.
 
     Input: (b, in_channels, h, w) in [0, 1], h and w multiples of 8 and at least 64, one of them at least 128: the
     decision network pools to 1/64, and a single value per channel has no statistics to normalise by.

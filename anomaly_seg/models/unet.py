@@ -8,8 +8,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from anomaly_seg.models.base import Network, Output
-from anomaly_seg.models.blocks import Init, Norm, UpBlock, conv_stage, init_head_bias, initialise, scale_channels
-from anomaly_seg.models.one_stage import SideOutput
+from anomaly_seg.models.blocks import Init, Norm, UpBlock, conv_stage, initialise, scale_channels
+from anomaly_seg.models.heads import SideOutput, init_head_bias
 
 
 class UNet(Network):

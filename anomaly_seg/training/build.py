@@ -14,7 +14,7 @@ from anomaly_seg.errors import InputError
 from anomaly_seg.instantiate import instantiate
 from anomaly_seg.losses import Phase, check_phases
 from anomaly_seg.models.base import Network
-from anomaly_seg.models.one_stage import prior_log_odds
+from anomaly_seg.models.heads import prior_log_odds
 from anomaly_seg.quick_lightning import pl
 from anomaly_seg.settings import ModelSettings, Settings, TrainerSettings
 from anomaly_seg.training.checkpoint import CHECKPOINT, CheckpointFile

@@ -24,7 +24,7 @@ from anomaly_seg.cli import config_folder
 from anomaly_seg.data.datamodule import Batch, FoldDataModule, to_float
 from anomaly_seg.losses import Phase
 from anomaly_seg.models.base import Network, Output
-from anomaly_seg.models.one_stage import SideOutput
+from anomaly_seg.models.heads import SideOutput
 from anomaly_seg.quick_lightning import pl
 from anomaly_seg.results.environment import describe
 from anomaly_seg.settings import OptimizerSettings, Settings

@@ -13,11 +13,12 @@ from jaxtyping import jaxtyped
 from torch import Tensor, nn
 
 from anomaly_seg.losses import Phase
-from anomaly_seg.models import blocks, one_stage, seg_dec, unet
+from anomaly_seg.models import blocks, seg_dec, unet
 from anomaly_seg.models.base import Network, Output, parameter_count
 from anomaly_seg.models.classifier import pooled_score
 from anomaly_seg.models.encoders import segdec
-from anomaly_seg.models.one_stage import OneStage, SideOutput, coarse_suppression, fine_logit, fine_suppression
+from anomaly_seg.models.heads import SideOutput, prior_log_odds
+from anomaly_seg.models.one_stage import OneStage, coarse_suppression, fine_logit, fine_suppression
 from anomaly_seg.models.seg_dec import SegDec, segmentation_target
 from anomaly_seg.models.unet import UNet
 from anomaly_seg.settings import OptimizerSettings
@@ -157,7 +158,7 @@ class TestEveryNetwork:
 
     def test_shapes_are_as_the_signatures_say(self, make, monkeypatch: pytest.MonkeyPatch) -> None:
         checked = [
-            segdec.Encoder,
+            segdec.SegDecEncoder,
             blocks.UpBlock,
             SideOutput,
             OneStage,
@@ -388,7 +389,7 @@ class TestOneStage:
         ("fraction", "expected"), [(0.01, logit(0.01)), (0.0, logit(1e-4)), (0.9, 0.0), (1.0, 0.0)]
     )
     def test_prior_log_odds(self, fraction: float, expected: float) -> None:
-        assert one_stage.prior_log_odds(fraction) == pytest.approx(expected)
+        assert prior_log_odds(fraction) == pytest.approx(expected)
 
 
 class TestClassifier:

@@ -17,7 +17,7 @@ class Features(NamedTuple):
     eighth: Float[Tensor, "b c4 h/8 w/8"]
 
 
-class Encoder(nn.Module):
+class SegDecEncoder(nn.Module):
     """Four stages, 5x5 convolutions of 32, 64 and 64 channels, then one 15x15 of 1024 channels at 1/8 size.
 
     Args:
