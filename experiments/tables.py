@@ -116,9 +116,7 @@ def read_method(field: str) -> Row:
     if "seed" in settings:
         methods = [method for method in methods if method.key.seed == int(settings["seed"])]
     if len(methods) != 1:
-        raise InputError(
-            f"{field}: names {len(methods)} sets of runs, and a row shows one: give its folder and seed=N"
-        )
+        raise InputError(f"{field}: names {len(methods)} sets of runs, and a row shows one: give its folder and seed=N")
     column = f"score_{settings['readout']}" if "readout" in settings else "score"
     return Row(leave_out(methods[0], settings["without"].split(",")) if "without" in settings else methods[0], column)
 

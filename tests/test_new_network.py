@@ -136,6 +136,7 @@ def study(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Study:
 def test_tiles_that_cannot_be_put_together_are_refused(study: Study, capsys: pytest.CaptureFixture) -> None:
     """Pixels above one half cannot be counted in a file that gives the map and each tile's score, overlaps included."""
     words = (f"hydra.searchpath=[{study.folder}/conf]", "model=area", f"scale.height={SIDE}", f"scale.width={SIDE}")
+    words += (f"data.tile_overlap={OVERLAP}",)
     whole, tiled = (write_run(study.folder / fit, *words, f"data.fit={fit}") for fit in ("resize", "tile"))
     assert main(["export", str(whole), "--threshold", "1"]) == 0
     assert main(["export", str(tiled), "--threshold", "1"]) == 2
