@@ -1,17 +1,22 @@
 """Supervised surface-anomaly segmentation from few labelled images: One-Stage, Seg-Dec and U-Net.
 
->>> from anomaly_seg import load
->>> model = load("model.onnx")        # doctest: +SKIP
->>> model("part.png").verdict         # doctest: +SKIP
+>>> import anomaly_seg
+>>> training = anomaly_seg.train(data="synthetic", scale="demo", fold=[0, 1, 2])   # doctest: +SKIP
+>>> exported = anomaly_seg.export(training.folders[0])                             # doctest: +SKIP
+>>> model = anomaly_seg.load(exported.files[0])                                    # doctest: +SKIP
+>>> model("part.png").verdict                                                      # doctest: +SKIP
 'good'
 """
 
 from typing import TYPE_CHECKING, Any
 
+from anomaly_seg.api import check, demo, export, predict, report, serve, train
+
 if TYPE_CHECKING:
-    from anomaly_seg.inference.load import load as load
+    from anomaly_seg.inference.load import load
 
 __version__ = "0.1.0"
+__all__ = ["check", "demo", "export", "load", "predict", "report", "serve", "train"]
 
 
 def __getattr__(name: str) -> Any:

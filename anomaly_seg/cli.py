@@ -1,10 +1,10 @@
-"""The command line: verbs with help of their own; heavy imports only inside the verb that needs them."""
+"""The command line: parse, call the API, print."""
 
 import argparse
 import sys
 from pathlib import Path
 
-from anomaly_seg import __version__
+from anomaly_seg import __version__, api
 from anomaly_seg.errors import InputError
 
 VERBS = {
@@ -16,7 +16,7 @@ VERBS = {
         "runs are skipped. --profile writes where a step's time goes into the run's folder.",
     ),
     "check": (
-        "look at a data set before training: counts, sizes, defects, folds, twins, problems",
+        "look at a data set before training: counts, sizes, defects, folds, near-duplicates, problems",
         "anomaly-seg check data=kolektor data.root=KolektorSDD.zip",
         "Arguments are the same overrides as for train.",
     ),
@@ -69,12 +69,6 @@ def main(arguments: list[str] | None = None) -> int:
         again = "without overwrite=true " if "overwrite=true" in rest else ""
         print(f"\nanomaly-seg {verb}: interrupted; the same command {again}goes on from here", file=sys.stderr)
         return 130
-
-
-def config_folder() -> Path:
-    """The configuration: inside the installed package, or beside it in a checkout."""
-    inside = Path(__file__).parent / "conf"
-    return inside if inside.exists() else Path(__file__).parent.parent / "conf"
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -145,79 +139,69 @@ ARGUMENTS = {
 
 
 def _train(options: argparse.Namespace, overrides: list[str]) -> int:
-    from anomaly_seg.training.compose import quote_values
-    from anomaly_seg.training.sweep import train
-
-    words = ["profile=true" if word == "--profile" else word for word in overrides]
-    return train(config_folder(), quote_values(words))
+    words = [word for word in overrides if word != "--profile"]
+    training = api.train(*words, profile=len(words) < len(overrides))
+    if len(training.folders) + len(training.failures) > 1:
+        for failure in training.failures:
+            where = f"\n  {failure.traceback}" if failure.traceback else ""
+            print(f"failed: {failure.run}\n  {failure.error}{where}", file=sys.stderr)
+    return training.exit_code
 
 
 def _check(options: argparse.Namespace, overrides: list[str]) -> int:
-    from anomaly_seg.data.cache import default_cache
-    from anomaly_seg.data.check import check
-    from anomaly_seg.settings import Settings
-    from anomaly_seg.training.build import read_dataset
-    from anomaly_seg.training.compose import compose, compose_first, quote_values, to_plain
-    from anomaly_seg.training.sweep import MULTIRUN
-
-    words = quote_values([word for word in overrides if word not in MULTIRUN])
-    if len(words) < len(overrides):
+    if {"-m", "--multirun"} & set(overrides):
         print("anomaly-seg check: looks at one job: without -m, and at the first of several values", file=sys.stderr)
-        config = compose_first(config_folder(), words)
-    else:
-        config = compose(config_folder(), words)
-    settings = Settings.of(to_plain(config))
-    data = settings.data
-    report = check(
-        read_dataset(settings),
-        settings.preparation,
-        data.cache_dir or default_cache(),
-        data.folds,
-        data.split,
-        data.split_seed,
-        data.splits,
-    )
+    report = api.check(*overrides)
     print(report.text)
     return 1 if report.problems else 0
 
 
-def _report(options: argparse.Namespace, overrides: list[str]) -> int:
-    from anomaly_seg.reporting.report import build
-
-    report = build(options.directory, options.out)
+def _report(options: argparse.Namespace, rest: list[str]) -> int:
+    report = api.report(options.directory, options.out)
     for problem in report.problems:
         print(problem, file=sys.stderr)
     text = report.markdown.read_text(encoding="utf-8")
     for section in text.split("\n## "):
-        title, glance, rest = section.partition("### At a glance")
+        title, glance, rest_of_it = section.partition("### At a glance")
         if glance:
-            print(f"{title.splitlines()[0]}{rest.split('### ')[0]}")
+            print(f"{title.splitlines()[0]}{rest_of_it.split('### ')[0]}")
     print(f"\n{report.markdown}\n{report.html}")
     return 0
 
 
 def _export(options: argparse.Namespace, rest: list[str]) -> int:
-    from anomaly_seg.exporting.export import export
+    from anomaly_seg.exporting.export import summary
 
-    return export(options)
+    exported = api.export(
+        options.run, to=options.to, out=options.out, threshold=options.threshold, miss_rate=options.miss_rate,
+        confidence=options.confidence, int8=options.int8, licence=options.licence,
+    )  # fmt: skip
+    for file in exported.files:
+        print(f"{file} ({file.stat().st_size / 1e6:.1f} MB)")
+    print(summary(exported.card))
+    return 0
 
 
 def _predict(options: argparse.Namespace, rest: list[str]) -> int:
-    from anomaly_seg.inference.predict import predict
-
-    return predict(options)
+    found = api.predict(
+        options.model, options.paths, out=options.out, threshold=options.threshold, overlays=options.overlays,
+        watch=options.watch,
+    )  # fmt: skip
+    images = found.good + found.defective + found.unreadable
+    print(
+        f"{images} images: {found.good} good, {found.defective} defective, {found.unreadable} unreadable; {found.table}"
+    )
+    return found.exit_code
 
 
 def _demo(options: argparse.Namespace, rest: list[str]) -> int:
-    from anomaly_seg.serving.demo import demo
-
-    return demo(options)
+    api.demo(options.model, samples=options.samples, host=options.host, port=options.port, max_mb=options.max_mb)
+    return 0
 
 
 def _serve(options: argparse.Namespace, rest: list[str]) -> int:
-    from anomaly_seg.serving.serve import serve
-
-    return serve(options)
+    api.serve(options.model, host=options.host, port=options.port, max_mb=options.max_mb)
+    return 0
 
 
 RUN = {

@@ -8,9 +8,9 @@ import pytest
 import yaml
 from support.helpers import box_mask, picture, write_dagm, write_image, write_kolektor, write_kolektor2
 
-from anomaly_seg.cli import config_folder
 from anomaly_seg.data.readers.kolektor import published_folds
 from anomaly_seg.results import run_files
+from anomaly_seg.training.compose import config_folder
 from anomaly_seg.training.run import run
 
 CONF = config_folder()

@@ -1,6 +1,5 @@
 """The threshold of a sealed model and what its card says about it."""
 
-import argparse
 from collections.abc import Sequence
 
 import numpy as np
@@ -15,24 +14,34 @@ from anomaly_seg.results import run_files
 KINDS = ("held_out", "paper", "guarantee")
 
 
-def choose(options: argparse.Namespace, members: Sequence[Member], scores: HeldOut) -> Threshold:
+def choose(
+    threshold: str | float,
+    members: Sequence[Member],
+    scores: HeldOut,
+    *,
+    int8: bool,
+    miss_rate: float,
+    confidence: float,
+) -> Threshold:
     """The threshold that `--threshold` asks for.
 
     Args:
-        options: threshold, int8; with "guarantee", miss_rate and confidence too.
+        threshold: held_out, paper, guarantee, or a number.
         members: the runs.
         scores: of images that they had not in training.
+        int8: whether the model will compute in 8 bits.
+        miss_rate, confidence: of a guarantee, each in (0, 1).
 
     Raises:
         InputError: an unknown kind, a promise or a best F1 that the scores do not allow, or no published threshold.
     """
-    kind = str(options.threshold)
+    kind = str(threshold)
     if kind == "held_out":
-        return _held_out(scores, options.int8)
+        return _held_out(scores, int8)
     if kind == "paper":
         return _paper(members)
     if kind == "guarantee":
-        return _guarantee(options, scores, members)
+        return _guarantee(members, scores, miss_rate, confidence)
     try:
         value = float(kind)
     except ValueError:
@@ -76,10 +85,10 @@ def _paper(members: Sequence[Member]) -> Threshold:
     return Threshold(value=float(np.median(known)), kind="paper", how=how, oracle=False)
 
 
-def _guarantee(options: argparse.Namespace, scores: HeldOut, members: Sequence[Member]) -> Threshold:
+def _guarantee(members: Sequence[Member], scores: HeldOut, miss_rate: float, confidence: float) -> Threshold:
     """NotEnoughError, which names how many it takes, is an InputError."""
     basis = basis_of(len(_folds(scores)), sum(member.result.duplicates_across_split.identical for member in members))
-    promise = guarantee(scores.score, scores.label, options.miss_rate, options.confidence, scores.representative, basis)
+    promise = guarantee(scores.score, scores.label, miss_rate, confidence, scores.representative, basis)
     return Threshold(value=promise.threshold, kind="guarantee", how=promise.sentence, oracle=True)
 
 

@@ -1,7 +1,7 @@
 """`anomaly-seg export`: from finished runs to one sealed model file."""
 
-import argparse
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,26 +17,46 @@ from anomaly_seg.exporting.optimize import optimize
 from anomaly_seg.inference.model_card import Data, InputContract, ModelCard
 
 
-def export(options: argparse.Namespace) -> int:
-    """Write the model file and say what it promises.
+@dataclass(frozen=True)
+class Exported:
+    """A sealed model.
+
+    Attributes:
+        files: the model, and what its format keeps beside it (OpenVINO: the weights).
+        card: what the model says about itself; it lies inside the file too.
+    """
+
+    files: tuple[Path, ...]
+    card: ModelCard
+
+
+def export(
+    run: Path,
+    *,
+    to: formats.Format,
+    out: Path | None,
+    threshold: str | float,
+    miss_rate: float,
+    confidence: float,
+    int8: bool,
+    licence: str | None,
+) -> Exported:
+    """Write a run, or the runs of all folds, as one model file. For the arguments see `anomaly_seg.export`.
 
     Raises:
         InputError: runs, data, threshold, format or place that cannot be used.
     """
-    members = read_members(options.run)
-    path = _target(options)
+    members = read_members(run)
+    path = _target(run, to, out, threshold, int8)
     scores = held_out(members)
-    limit = choose_threshold.choose(options, members, scores)
-    pictures = _pictures(members[0], needed=options.int8)
-    sealed, preparation = seal(members, limit.value, fewer=not options.int8)
-    card = make_card(options, members, scores, limit, preparation, sealed, pictures)
-    model = make_model(sealed, preparation.channels, options.to)
-    if options.int8 and pictures is not None:
+    limit = choose_threshold.choose(threshold, members, scores, int8=int8, miss_rate=miss_rate, confidence=confidence)
+    pictures = _pictures(members[0], needed=int8)
+    sealed, preparation = seal(members, limit.value, fewer=not int8)
+    card = make_card(to, licence, members, scores, limit, preparation, sealed, pictures)
+    model = make_model(sealed, preparation.channels, to)
+    if int8 and pictures is not None:
         model, card = _quantised(model, card, members, pictures, sealed.names)
-    for file in formats.write(model, options.to, sealed.names, card.model_dump_json(indent=2), path):
-        print(f"{file} ({file.stat().st_size / 1e6:.1f} MB)")
-    print(summary(card))
-    return 0
+    return Exported(tuple(formats.write(model, to, sealed.names, card.model_dump_json(indent=2), path)), card)
 
 
 def seal(members: Sequence[Member], threshold: float, fewer: bool = True) -> tuple[InferenceGraph, Preparation]:
@@ -90,25 +110,28 @@ def _quantised(
     return small, card.model_copy(update={"precision": "int8", "quantisation": cost, "metrics": found})
 
 
-def _target(options: argparse.Namespace) -> Path:
+def _target(run: Path, to: formats.Format, out: Path | None, threshold: str | float, int8: bool) -> Path:
     """Where the model goes, before any work is done for it. Raises InputError if it cannot be made, or not there."""
-    suffix = formats.SUFFIX[options.to]
-    if options.int8 and options.to == "torch":
+    if to not in formats.SUFFIX:
+        raise InputError(f"--to {to}: choose {', '.join(formats.SUFFIX)}")
+    suffix = formats.SUFFIX[to]
+    if int8 and to == "torch":
         raise InputError("--int8: choose --to onnx or openvino; torch.export files are written in float32 only")
-    if options.int8 and options.threshold == "guarantee":
+    if int8 and threshold == "guarantee":
         raise InputError(
             "--int8: a guarantee holds for the scores it was computed from, which are float32; leave --int8 out, or "
             "choose another --threshold"
         )
-    path = options.out or options.run / f"model{suffix}"
+    path = out or run / f"model{suffix}"
     if path.suffix != suffix:
-        raise InputError(f"--out {path}: a model for --to {options.to} is named *{suffix}")
+        raise InputError(f"--out {path}: a model for --to {to} is named *{suffix}")
     formats.check_place(path)
     return path
 
 
 def make_card(
-    options: argparse.Namespace,
+    to: formats.Format,
+    licence: str | None,
     members: Sequence[Member],
     scores: HeldOut,
     limit: choose_threshold.Threshold,
@@ -116,7 +139,15 @@ def make_card(
     sealed: InferenceGraph,
     pictures: Pictures | None = None,
 ) -> ModelCard:
-    """What the model says about itself; pictures: the data it was trained on, where they are still there."""
+    """What the model says about itself.
+
+    Args:
+        to: its format.
+        licence: of the training data; None takes what the run's settings say.
+        members, scores, limit: the runs, their held-out scores, and the threshold from them.
+        preparation, sealed: how the model takes images, and the model.
+        pictures: the data it was trained on, where they are still there.
+    """
     first = members[0]
     run = first.result.run
     variant = f"-{run.variant}" if run.variant else ""
@@ -124,7 +155,7 @@ def make_card(
     return ModelCard(
         name=f"{run.data}-{run.model}{variant}-D{run.dilation}",
         network=run.model,
-        format=options.to,
+        format=to,
         precision="float32",
         members=len(members),
         parameters=sum(member.result.training.parameters for member in members),
@@ -134,7 +165,7 @@ def make_card(
         pixel_threshold=choose_threshold.pixel_threshold(members),
         threshold=limit,
         metrics=choose_threshold.judge(limit, scores),
-        data=_data(options, members),
+        data=_data(licence, members),
         input=InputContract(
             channels=1 if preparation.channels == 1 else 3, height=preparation.height, width=preparation.width,
             fit=preparation.fit, resize=preparation.resize,
@@ -146,7 +177,7 @@ def make_card(
     )  # fmt: skip
 
 
-def _data(options: argparse.Namespace, members: Sequence[Member]) -> Data:
+def _data(licence: str | None, members: Sequence[Member]) -> Data:
     run = members[0].result.run
     counts = [member.result.counts for member in members]
     folds = sorted({member.result.run.fold for member in members})
@@ -154,7 +185,7 @@ def _data(options: argparse.Namespace, members: Sequence[Member]) -> Data:
     everything = len(folds) > 1 and run.scored == "test"
     return Data(
         name=run.data,
-        licence=options.licence or members[0].settings.data.licence or "unknown",
+        licence=licence or members[0].settings.data.licence or "unknown",
         train_images=max(c.train_images + everything * c.test_images for c in counts),
         train_defective=max(c.train_defective + everything * c.test_defective for c in counts),
         folds=folds,

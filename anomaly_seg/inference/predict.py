@@ -1,6 +1,5 @@
 """`anomaly-seg predict`: the verdict on every image that is named, or that a camera writes into a folder."""
 
-import argparse
 import hashlib
 import math
 import os
@@ -10,6 +9,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import IO, Any
@@ -24,24 +24,47 @@ from anomaly_seg.inference.image_input import read_image
 from anomaly_seg.inference.overlay import overlay
 from anomaly_seg.inference.prediction import Detector
 from anomaly_seg.inference.predictions_file import RELATIVE, TABLE, Outcome, Record, Row, State
-from anomaly_seg.inference.watch import Timing, state_of, watch
+from anomaly_seg.inference.watch import Timing, state_of
+from anomaly_seg.inference.watch import watch as watch_files
 
 ALL_GOOD, SOME_DEFECTIVE, SOME_UNREADABLE = 0, 3, 4
 OVERLAYS = "overlays"
 Tally = Counter[Outcome]
 
 
-def predict(options: argparse.Namespace) -> int:
-    """The verb. Writes predictions.jsonl, predictions.csv and, if asked for, overlays/ into ``options.out``.
+@dataclass(frozen=True)
+class Predictions:
+    """What became of the images.
+
+    Attributes:
+        good, defective, unreadable: numbers of images, those judged before included.
+        table: predictions.csv, one row an image.
+    """
+
+    good: int
+    defective: int
+    unreadable: int
+    table: Path
+
+    @property
+    def exit_code(self) -> int:
+        """0: all good, 3: at least one defective, 4: some file could not be read (the rest was judged).
+
+        4 outweighs 3: with a file unread, nobody knows whether all defects were found.
+        """
+        if self.unreadable:
+            return SOME_UNREADABLE
+        return SOME_DEFECTIVE if self.defective else ALL_GOOD
+
+
+def predict(
+    model: Path, paths: Sequence[str], *, out: Path, threshold: float | None, overlays: bool, watch: bool
+) -> Predictions:
+    """Write predictions.jsonl, predictions.csv and, if asked for, overlays/ into ``out``.
 
     The same command again goes on: images that the folder has a verdict on, and that have not changed since, are not
-    judged again, but count in summary and exit code. Another model or threshold is refused there.
-
-    Args:
-        options: model, paths, out, threshold, overlays, watch, as on the command line.
-
-    Returns:
-        0: all good, 3: at least one defective, 4: some file could not be read (the rest was judged).
+    judged again, but count in the result. Another model or threshold is refused there. For the arguments see
+    `anomaly_seg.predict`.
 
     Raises:
         InputError: no such path, no image, a model or a folder that cannot be used.
@@ -49,25 +72,27 @@ def predict(options: argparse.Namespace) -> int:
     """
     from anomaly_seg.inference.load import load
 
-    if options.threshold is not None and not math.isfinite(options.threshold):
-        raise InputError(f"--threshold {options.threshold}: has to be a finite number")
-    pictures = options.out / OVERLAYS
+    if threshold is not None and not math.isfinite(threshold):
+        raise InputError(f"--threshold {threshold}: has to be a finite number")
+    if not paths:
+        raise InputError("nothing to judge: name images, folders or globs")
+    pictures = out / OVERLAYS
     passed_over = PassedOver()
-    paths = [] if options.watch else find_images(options.paths, pictures, passed_over)
-    if options.watch:
-        _check_folders(options.paths)
+    images = [] if watch else find_images(paths, pictures, passed_over)
+    if watch:
+        _check_folders(paths)
     _report_passed_over(passed_over)
     with _stoppable() as stop, _quiet_opencv():
-        detector = load(options.model)
-        threshold = detector.card.threshold.value if options.threshold is None else options.threshold
-        with Record(options.out, _about(detector, threshold, options.overlays, options.paths)) as record:
-            judge = Judge(detector, threshold, record, pictures if options.overlays else None)
-            if options.watch:
-                watch_folders(options.paths, judge, stop, leave_out=pictures)
+        detector = load(model)
+        limit = detector.card.threshold.value if threshold is None else threshold
+        with Record(out, _about(detector, limit, overlays, paths)) as record:
+            judge = Judge(detector, limit, record, pictures if overlays else None)
+            if watch:
+                watch_folders(paths, judge, stop, leave_out=pictures)
             else:
-                judge_all(paths, judge, stop)
-    print(f"{_summary(judge.tally)}; {options.out / TABLE}")
-    return exit_code(judge.tally)
+                judge_all(images, judge, stop)
+    tally = judge.tally
+    return Predictions(tally["good"], tally["defective"], tally["unreadable"], out / TABLE)
 
 
 class Judge:
@@ -166,21 +191,9 @@ def watch_folders(
             _say(f"{row.verdict:9}  {row.score:.6g}  {path}", sys.stdout)
         return True
 
-    waiting = watch(folders, once, judged, stop, leave_out, timing or Timing())
+    waiting = watch_files(folders, once, judged, stop, leave_out, timing or Timing())
     if waiting:
         print(f"{waiting} files were not complete yet; the same command judges them", file=sys.stderr)
-
-
-def exit_code(tally: Tally) -> int:
-    """4 outweighs 3: with a file unread, nobody knows whether all defects were found."""
-    if tally["unreadable"]:
-        return SOME_UNREADABLE
-    return SOME_DEFECTIVE if tally["defective"] else ALL_GOOD
-
-
-def _summary(tally: Tally) -> str:
-    counts = ", ".join(f"{tally[outcome]} {outcome}" for outcome in ("good", "defective", "unreadable"))
-    return f"{sum(tally.values())} images: {counts}"
 
 
 def _about(detector: Detector, threshold: float, overlays: bool, paths: Sequence[str]) -> dict[str, Any]:

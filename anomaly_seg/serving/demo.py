@@ -1,8 +1,8 @@
 """`anomaly-seg demo`: try a sealed model, or compare two, on a page in the browser."""
 
-import argparse
 import os
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,22 +40,22 @@ class Sample:
         return self.image if isinstance(self.image, np.ndarray) else read(self.image, limits)
 
 
-def demo(options: argparse.Namespace) -> int:
-    """Serves the page until interrupted; returns 0.
+def demo(models: Sequence[Path], *, samples: Path | None, host: str, port: int, max_mb: float) -> None:
+    """Serve the page until interrupted.
 
     Raises:
         InputError: more than two models, no such model, no images among the samples, a port out of range or in use, a
             size limit that is no size, a missing extra.
     """
-    limits = limits_of(options)
-    if len(options.model) > 2:
-        raise InputError(f"{len(options.model)} models; give one, or two to compare")
-    samples = samples_of(options.samples, limits) if options.samples else []
+    limits = limits_of(port, max_mb)
+    if not 1 <= len(models) <= 2:
+        raise InputError(f"{len(models)} models; give one, or two to compare")
+    chosen = samples_of(samples, limits) if samples else []
     need("demo", "gradio", "fastapi", "uvicorn")
-    with listen(options.host, options.port) as listener, tempfile.TemporaryDirectory("anomaly-seg") as folder:
-        detectors = [load(path) for path in options.model]
-        app = create_app(detectors, samples or generated(detectors[0].card.input), limits, Path(folder))
-        return run(app, listener, "Try " + " and ".join(detector.card.name for detector in detectors))
+    with listen(host, port) as listener, tempfile.TemporaryDirectory("anomaly-seg") as folder:
+        detectors = [load(path) for path in models]
+        app = create_app(detectors, chosen or generated(detectors[0].card.input), limits, Path(folder))
+        run(app, listener, "Try " + " and ".join(detector.card.name for detector in detectors))
 
 
 def create_app(detectors: list[Detector], samples: list[Sample], limits: Limits, folder: Path) -> Any:

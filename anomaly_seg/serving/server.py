@@ -1,6 +1,5 @@
 """What the page and the API share: checked options, a socket, and a server that stops without losing an answer."""
 
-import argparse
 import errno
 import math
 import socket
@@ -14,17 +13,17 @@ PATIENCE = 300
 """Seconds that accepted requests get to be answered after the signal to stop."""
 
 
-def limits_of(options: argparse.Namespace) -> Limits:
-    """Checks --port and --max-mb.
+def limits_of(port: int, max_mb: float) -> Limits:
+    """Check --port and --max-mb, the largest upload in MB.
 
     Raises:
         InputError: out of range.
     """
-    if not 1 <= options.port <= 65535:
-        raise InputError(f"--port {options.port}: give a number from 1 to 65535")
-    if not math.isfinite(options.max_mb) or options.max_mb <= 0:
-        raise InputError(f"--max-mb {options.max_mb:g}: give a number of megabytes above 0")
-    return Limits(max_bytes=max(1, round(options.max_mb * MEGABYTE)))
+    if not 1 <= port <= 65535:
+        raise InputError(f"--port {port}: give a number from 1 to 65535")
+    if not math.isfinite(max_mb) or max_mb <= 0:
+        raise InputError(f"--max-mb {max_mb:g}: give a number of megabytes above 0")
+    return Limits(max_bytes=max(1, round(max_mb * MEGABYTE)))
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -46,8 +45,8 @@ def listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-def run(app: Any, listener: socket.socket, what: str) -> int:
-    """Serves until Ctrl+C (returns 0) or SIGTERM, which ends the process once what was accepted is answered."""
+def run(app: Any, listener: socket.socket, what: str) -> None:
+    """Serve until Ctrl+C, or SIGTERM, which ends the process once what was accepted is answered."""
     import uvicorn
 
     host, port = listener.getsockname()[:2]
@@ -62,7 +61,6 @@ def run(app: Any, listener: socket.socket, what: str) -> int:
         pass
     finally:
         listener.close()
-    return 0
 
 
 def server_config(app: Any) -> Any:

@@ -16,12 +16,19 @@ from anomaly_seg.errors import InputError
 from anomaly_seg.settings import PATHS, Settings
 
 
+def config_folder() -> Path:
+    """The configuration: inside the installed package, or beside it in a checkout."""
+    package = Path(__file__).parent.parent
+    inside = package / "conf"
+    return inside if inside.exists() else package.parent / "conf"
+
+
 def register_resolvers() -> None:
     """`${suffix:x}` is "-x", or nothing for an empty x: run names without loose ends."""
     OmegaConf.register_new_resolver("suffix", lambda text: f"-{text}" if text else "", replace=True)
 
 
-def compose(config_folder: Path, overrides: Sequence[str]) -> DictConfig:
+def compose(overrides: Sequence[str]) -> DictConfig:
     """The configuration that a `train` with these overrides would run with.
 
     Raises:
@@ -29,7 +36,7 @@ def compose(config_folder: Path, overrides: Sequence[str]) -> DictConfig:
     """
     register_resolvers()
     try:
-        with hydra.initialize_config_dir(str(config_folder.resolve()), version_base="1.3"):
+        with hydra.initialize_config_dir(str(config_folder().resolve()), version_base="1.3"):
             return hydra.compose("config", overrides=list(overrides))
     except HydraException as error:
         raise InputError(sentence(error)) from error
@@ -43,12 +50,12 @@ def to_plain(config: DictConfig) -> dict[str, Any]:
         raise InputError(str(error)) from error
 
 
-def compose_settings(config_folder: Path, overrides: Sequence[str]) -> Settings:
+def compose_settings(overrides: Sequence[str]) -> Settings:
     """The checked settings of one run with these overrides. Raises InputError as `compose` and `Settings.of`."""
-    return Settings.of(to_plain(compose(config_folder, overrides)))
+    return Settings.of(to_plain(compose(overrides)))
 
 
-def compose_first(config_folder: Path, overrides: Sequence[str]) -> DictConfig:
+def compose_first(overrides: Sequence[str]) -> DictConfig:
     """The configuration of a sweep's first job. Of a mistake in it Hydra only says that sweeps need --multirun.
 
     Args:
@@ -67,7 +74,7 @@ def compose_first(config_folder: Path, overrides: Sequence[str]) -> DictConfig:
             words.append(f"{override.get_key_element()}={next(iter(override.sweep_string_iterator()))}")
         elif not override.is_sweep_override():
             words.append(word)
-    return compose(config_folder, words)
+    return compose(words)
 
 
 TEXTS = ("data.groups", "data.mask_suffix", "data.name", "data.licence", "experiment_name", "variant")
@@ -117,11 +124,17 @@ def _parses(word: str, parser: OverridesParser) -> bool:
 
 
 def _quoted(value: str) -> str:
-    """In quotes, unless it has them; of backslashes Hydra unescapes those before a quote alone."""
-    if value[:1] in tuple("'\""):
-        return value
-    escaped = re.sub(r"(\\*)(?:(')|$)", lambda end: end[1] * 2 + ("\\'" if end[2] else ""), value)
-    return f"'{escaped}'"
+    """In quotes, unless it has them."""
+    return value if value[:1] in tuple("'\"") else quote(value)
+
+
+def quote(text: str) -> str:
+    """The text as a quoted string of Hydra's grammar, in which only quotes and the backslashes before one are escaped.
+
+    >>> print(quote("it's"))
+    'it\\'s'
+    """
+    return "'" + re.sub(r"(\\*)('|\Z)", lambda m: 2 * m[1] + (r"\'" if m[2] else ""), text) + "'"
 
 
 def sentence(error: HydraException) -> str:

@@ -14,6 +14,7 @@ import time
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +29,49 @@ from omegaconf.errors import OmegaConfBaseException
 
 from anomaly_seg.errors import InputError
 from anomaly_seg.settings import CONFIG, Settings
-from anomaly_seg.training.compose import compose_first, register_resolvers, sentence, to_plain
+from anomaly_seg.training.compose import compose_first, config_folder, register_resolvers, sentence, to_plain
 
 JOURNAL = "ANOMALY_SEG_JOURNAL"
 FULL_ERROR = "HYDRA_FULL_ERROR"
 FAILURE = "failure.txt"
 MULTIRUN = {"-m", "--multirun"}
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A run that ended with an error.
+
+    Attributes:
+        run: its place below the output folder.
+        error: the message, on one line or several.
+        traceback: the file that holds it; None where the message is enough on its own.
+        unusable_input: whether settings or data cannot be used, so that the remedy lies with them.
+    """
+
+    run: str
+    error: str
+    traceback: Path | None
+    unusable_input: bool
+
+
+@dataclass(frozen=True)
+class Training:
+    """What became of one run, or of all runs of a sweep.
+
+    Attributes:
+        folders: of the finished runs, those finished before included, in the order in which they ended.
+        failures: the others.
+    """
+
+    folders: tuple[Path, ...]
+    failures: tuple[Failure, ...]
+
+    @property
+    def exit_code(self) -> int:
+        """0: every run is finished, 1: one failed, 2: only such failed as had input that cannot be used."""
+        if not self.failures:
+            return 0
+        return 2 if all(failure.unusable_input for failure in self.failures) else 1
 
 
 def check_words(overrides: Sequence[str]) -> None:
@@ -48,42 +86,41 @@ def check_words(overrides: Sequence[str]) -> None:
         if name in ("--cfg", "-c", "--info", "-i") and MULTIRUN & set(overrides):
             raise InputError(f"{name} shows one configuration: leave out -m, and give one value for each key")
         if name == "output_dir":
-            place = Path(value.strip("\"'")).absolute()
+            given = value.strip("\"'")
+            place = Path(given).absolute()
             there = next(path for path in (place, *place.parents) if path.exists())
             if there.is_file():
-                raise InputError(f"output_dir={value}: {there} is a file: choose a folder, or move the file away")
+                raise InputError(f"output_dir={given}: {there} is a file: choose a folder, or move the file away")
             if not os.access(there, os.W_OK | os.X_OK):
-                raise InputError(f"output_dir={value}: {there} cannot be written: choose another folder")
+                raise InputError(f"output_dir={given}: {there} cannot be written: choose another folder")
 
 
-def train(config_folder: Path, overrides: Sequence[str]) -> int:
-    """Run Hydra on `job` and sum up. Returns 0: every job ended well, 1: one failed, 2: unusable input.
+def train(overrides: Sequence[str]) -> Training:
+    """Run Hydra on `job`, once or for every combination of a sweep.
 
     Raises:
-        InputError: overrides that give no configuration; as `check_words`.
+        InputError: overrides that give no configuration; as `check_words`; a single run that cannot use its input.
     """
     register_resolvers()
     check_words(overrides)
     if any("," in word for word in overrides) and not any(word.startswith("-") for word in overrides):
-        compose_first(config_folder, overrides)
+        compose_first(overrides)
     with tempfile.TemporaryDirectory(prefix="anomaly-seg-") as folder:
         journal = Path(folder) / "journal.jsonl"
         journal.touch()
-        _launch(config_folder, overrides, journal)
+        _launch(overrides, journal)
         lines = _read(journal)
-    failed = [line for line in lines if line.get("status") == "failed"]
-    if len(lines) > 1:
-        for line in failed:
-            print(
-                f"failed: {line['run']}\n  {line['error']}" + f"\n  {line['trace']}" * bool(line["trace"]),
-                file=sys.stderr,
-            )
-    if not failed:
-        return 0
-    return 2 if all(line["input"] for line in failed) else 1
+    folders = tuple(Path(line["folder"]) for line in lines if line["status"] == "done")
+    failed = [line for line in lines if line["status"] == "failed"]
+    failures = tuple(
+        Failure(f["run"], f["error"], Path(f["trace"]) if f["trace"] else None, f["input"]) for f in failed
+    )
+    if len(lines) == 1 and failures and failures[0].unusable_input:
+        raise InputError(failures[0].error)
+    return Training(folders, failures)
 
 
-def _launch(config_folder: Path, overrides: Sequence[str], journal: Path) -> None:
+def _launch(overrides: Sequence[str], journal: Path) -> None:
     """Hydra's command line, with these words for its own."""
     switches = [word for word in overrides if word in MULTIRUN]  # Hydra takes none between overrides
     words = [word for word in overrides if word not in switches]
@@ -91,7 +128,7 @@ def _launch(config_folder: Path, overrides: Sequence[str], journal: Path) -> Non
     sys.argv = ["anomaly-seg train", *switches, *words]
     os.environ |= {JOURNAL: str(journal), FULL_ERROR: "1"}  # else Hydra prints its errors itself, and exits
     try:
-        hydra.main(version_base="1.3", config_path=str(config_folder.resolve()), config_name="config")(job)()
+        hydra.main(version_base="1.3", config_path=str(config_folder().resolve()), config_name="config")(job)()
     except HydraException as error:
         if asked:
             raise
@@ -117,12 +154,11 @@ def job(config: DictConfig) -> float | None:
 
     register_resolvers()  # a worker of joblib has not
     name, folder = config.run_name, Path(config.output_dir) / config.run_name
-    started = time.time()
     try:
         with _only_one(folder):
             (folder / FAILURE).unlink(missing_ok=True)
             run(Settings.of(to_plain(config)))
-        _append({"run": name, "status": "done", "seconds": time.time() - started})
+        _append({"run": name, "status": "done", "folder": str(folder)})
         return read_result(folder).image.ap
     except Exception as error:
         _fail(name, folder, error)
@@ -171,7 +207,10 @@ def _only_one(folder: Path) -> Iterator[None]:
 
 
 def _fail(name: str, folder: Path, error: Exception) -> None:
-    """Traceback into the run's folder at once, one line into the journal, and one on the screen."""
+    """Traceback into the run's folder at once, one line into the journal, and one on the screen.
+
+    The screen is left to `train` where it raises the error.
+    """
     text, where = "".join(traceback.format_exception(error)), ""
     known = isinstance(error, InputError | OmegaConfBaseException)  # the latter of an interpolation of no key
     try:
@@ -184,7 +223,8 @@ def _fail(name: str, folder: Path, error: Exception) -> None:
         pass
     message = str(error) if known else f"{type(error).__name__}: {error}"
     _append({"run": name, "status": "failed", "error": message, "trace": where, "input": known})
-    print(f"anomaly-seg train: {message}" + f"\n  traceback: {where}" * bool(where), file=sys.stderr)
+    if not known or JOURNAL not in os.environ or _start_line() is not None:
+        print(f"anomaly-seg train: {message}" + f"\n  traceback: {where}" * bool(where), file=sys.stderr)
 
 
 def _clean() -> None:
@@ -198,16 +238,22 @@ def _clean() -> None:
 
 def _live_line() -> None:
     """Jobs done, left and failed, and the time left at the pace so far."""
-    lines = _read(Path(os.environ[JOURNAL])) if JOURNAL in os.environ else []
-    start = next((line for line in lines if line["status"] == "start"), None)
+    start = _start_line()
     if start is None:
         return
+    lines = _read(Path(os.environ[JOURNAL]))
     done, failed = (sum(line["status"] == s for line in lines) for s in ("done", "failed"))
     total = start["total"] or done + failed
     left = total - done - failed
     seconds = (time.time() - start["time"]) / max(1, done + failed) * left
     pace = f", about {seconds / 60:.0f} min left" if left else ""
     print(f"sweep: {done} done, {failed} failed, {left} left of {total}{pace}", file=sys.stderr, flush=True)
+
+
+def _start_line() -> dict[str, Any] | None:
+    """What the journal says of the sweep; None for a single run."""
+    lines = _read(Path(os.environ[JOURNAL])) if JOURNAL in os.environ else []
+    return next((line for line in lines if line["status"] == "start"), None)
 
 
 def _append(line: dict[str, Any]) -> None:

@@ -20,7 +20,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from anomaly_seg.cli import config_folder
 from anomaly_seg.data.datamodule import Batch, FoldDataModule, to_float
 from anomaly_seg.losses import Phase
 from anomaly_seg.models.base import Network, Output
@@ -106,7 +105,7 @@ def main() -> None:
     loops: dict[str, Callable[..., list[float]]] = {"by hand": by_hand, "Lightning": by_lightning}
     with tempfile.TemporaryDirectory() as name:
         words += ["trainer.accelerator=cpu", "trainer.enable_progress_bar=false", f"data.cache_dir={name}/cache"]
-        settings = compose_settings(config_folder(), words)
+        settings = compose_settings(words)
         data = make_data(settings, read_dataset(settings))
         for i in range(options.repeats):
             for loop, times in loops.items():

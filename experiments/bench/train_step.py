@@ -26,7 +26,6 @@ from networks import use_torchs_norm
 from torch import Tensor
 from tqdm import tqdm
 
-from anomaly_seg.cli import config_folder
 from anomaly_seg.losses import make_phases
 from anomaly_seg.models.base import Network
 from anomaly_seg.results.environment import describe
@@ -78,7 +77,7 @@ def variants(model: str, device: str) -> dict[str, dict[str, Any]]:
 def make_step(model: str, options: argparse.Namespace, how: dict[str, Any]) -> Callable[[], float]:
     """A function that takes one step and returns its seconds."""
     torch.manual_seed(0)
-    settings, device = compose(config_folder(), [f"model={model}", f"scale={options.scale}"]), options.device
+    settings, device = compose([f"model={model}", f"scale={options.scale}"]), options.device
     arguments = dict(settings.model.network) | {"head_bias": -5.0}
     if "large_kernel" in arguments:
         arguments["large_kernel"] = how["large_kernel"]

@@ -1,11 +1,11 @@
 """From finished runs to one sealed model: the same answers in every runtime, thresholds, cards, messages."""
 
-import argparse
 import csv
 import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ import torch
 from scipy import stats
 from support.sealed_runs import pictures, pixels, write_run
 
-from anomaly_seg import load
+from anomaly_seg import export, load
 from anomaly_seg.cli import main
 from anomaly_seg.data.resize import resize_image
 from anomaly_seg.errors import InputError
@@ -21,7 +21,6 @@ from anomaly_seg.evaluation import evaluate as evaluation
 from anomaly_seg.exporting import choose_threshold, formats, int8
 from anomaly_seg.exporting import export as exporting
 from anomaly_seg.exporting.ensemble import held_out, read_members, read_network
-from anomaly_seg.exporting.export import export
 from anomaly_seg.exporting.int8 import find_pictures
 from anomaly_seg.inference.prediction import Detector
 from anomaly_seg.results import run_files
@@ -31,12 +30,11 @@ NETWORKS = ("one_stage", "seg_dec", "unet")
 FORMATS: tuple[formats.Format, ...] = ("onnx", "openvino", "torch")
 
 
-def options(run: Path, **more: object) -> argparse.Namespace:
-    default = {
-        "to": "torch", "out": None, "threshold": "held_out", "miss_rate": 0.05, "confidence": 0.95, "int8": False,
-        "licence": None,
-    }  # fmt: skip
-    return argparse.Namespace(run=run, **(default | more))
+def choose_from(folder: Path, threshold: str = "held_out", **more: Any) -> choose_threshold.Threshold:
+    """The threshold for the runs below a folder; a guarantee is to miss 5 % with confidence 0.95."""
+    members = read_members(folder)
+    asked = {"int8": False, "miss_rate": 0.05, "confidence": 0.95} | more
+    return choose_threshold.choose(threshold, members, held_out(members), **asked)
 
 
 @pytest.fixture(scope="module", params=NETWORKS)
@@ -46,15 +44,14 @@ def sealed(
     """A run, and its model in every format: from one graph, for tracing takes seconds."""
     folder = write_run(tmp_path_factory.mktemp("sealed"), f"model={request.param}")
     members = read_members(folder)
-    limit = choose_threshold.choose(options(folder, threshold="0.25"), members, held_out(members))
+    limit = choose_from(folder, "0.25")
     network, preparation = exporting.seal(members, limit.value)
     program = formats.trace(network, preparation.channels)
     onnx = formats.onnx_model(program, network.names)
     models = {"onnx": onnx, "openvino": formats.openvino_model(onnx), "torch": program}
     detectors = {}
     for kind in FORMATS:
-        about = options(folder, to=kind)
-        card = exporting.make_card(about, members, held_out(members), limit, preparation, network)
+        card = exporting.make_card(kind, None, members, held_out(members), limit, preparation, network)
         path = folder / f"model{formats.SUFFIX[kind]}"
         formats.write(models[kind], kind, network.names, card.model_dump_json(), path)
         detectors[kind] = load(path)
@@ -157,7 +154,7 @@ class TestSeveralFolds:
     ) -> None:
         members = read_members(folds)
         scores = held_out(members)
-        limit = choose_threshold.choose(options(folds), members, scores)
+        limit = choose_from(folds)
         # Good: 1 2 | 1 5 | 1 2 7.5; defective: 6 8 | 4 9 | 11. Above 3: five hits, two alarms, F1 = 10/12; above 5.5:
         # four and one, 8/10.
         assert limit.value == 3.0 and not limit.oracle
@@ -211,8 +208,7 @@ class TestThresholds:
 
     @pytest.fixture
     def choose(self, run: Path) -> Callable[..., choose_threshold.Threshold]:
-        members = read_members(run)
-        return lambda **more: choose_threshold.choose(options(run, **more), members, held_out(members))
+        return lambda **more: choose_from(run, **more)
 
     def test_of_a_single_run_is_an_oracle_and_says_so(self, choose: Callable) -> None:
         limit = choose()
@@ -249,17 +245,17 @@ class TestThresholds:
             choose(**words)
 
     def test_seg_dec_has_no_published_threshold(self, tmp_path: Path) -> None:
-        members = read_members(write_run(tmp_path, "model=seg_dec"))
+        write_run(tmp_path, "model=seg_dec")
         with pytest.raises(
             InputError, match=r"--threshold paper: none was published for seg_dec at D = 9; use held_out"
         ):
-            choose_threshold.choose(options(tmp_path, threshold="paper"), members, held_out(members))
+            choose_from(tmp_path, "paper")
 
     def test_without_a_defective_image(self, tmp_path: Path) -> None:
         members = read_members(write_run(tmp_path, "model=unet", labels=(0, 0, 0, 0)))
         with pytest.raises(InputError, match=r"no defective image among the held-out scores; give a number"):
-            choose_threshold.choose(options(tmp_path), members, held_out(members))
-        given = choose_threshold.choose(options(tmp_path, threshold="1"), members, held_out(members))
+            choose_from(tmp_path)
+        given = choose_from(tmp_path, "1")
         assert choose_threshold.judge(given, held_out(members)) is None
 
 
@@ -305,11 +301,11 @@ class TestReadingRuns:
         other = write_run(tmp_path / "other", "model=seg_dec")
         shutil.copy(other / "checkpoint.ckpt", run)
         with pytest.raises(InputError, match=r"checkpoint of another network"):
-            export(options(run))
+            export(run, to="torch")
 
     def test_a_name_that_does_not_fit_the_format(self, run: Path) -> None:
         with pytest.raises(InputError, match=r"model.onnx: a model for --to torch is named \*.pt2"):
-            export(options(run, out=run / "model.onnx"))
+            export(run, to="torch", out=run / "model.onnx")
 
     def test_a_place_that_takes_no_file_is_known_before_the_work(
         self, run: Path, monkeypatch: pytest.MonkeyPatch
@@ -318,11 +314,11 @@ class TestReadingRuns:
         (run / "model.pt2").mkdir()
         monkeypatch.setattr(exporting, "seal", None)
         with pytest.raises(InputError, match=r"file/model.pt2: cannot be written \(.*file is a file\); free space, or"):
-            export(options(run, out=run / "file" / "model.pt2"))
+            export(run, to="torch", out=run / "file" / "model.pt2")
         with pytest.raises(InputError, match=r"model.pt2: cannot be written \(it is a folder\); .*set --out"):
-            export(options(run))
+            export(run, to="torch")
         with pytest.raises(InputError, match=r"m.pt2: cannot be written \(Not a directory\)"):
-            export(options(run, out=run / "file" / "deep" / "m.pt2"))
+            export(run, to="torch", out=run / "file" / "deep" / "m.pt2")
 
     def test_a_guarantee_is_not_given_to_scores_that_it_does_not_know(
         self, run: Path, monkeypatch: pytest.MonkeyPatch
@@ -331,7 +327,7 @@ class TestReadingRuns:
         with pytest.raises(
             InputError, match=r"--int8: a guarantee holds for the scores .*; leave --int8 out, or choose"
         ):
-            export(options(run, to="onnx", int8=True, threshold="guarantee", miss_rate=0.5, confidence=0.75))
+            export(run, to="onnx", int8=True, threshold="guarantee", miss_rate=0.5, confidence=0.75)
 
     @pytest.mark.parametrize("recorded", ["", "another"])
     def test_data_that_changed_since(self, run: Path, recorded: str) -> None:
@@ -343,8 +339,8 @@ class TestReadingRuns:
         with pytest.raises(
             InputError, match=r"--int8 is .*the data have changed since \(images, masks or folds\): rest"
         ):
-            export(options(run, to="onnx", int8=True))
-        assert export(options(run)) == 0
+            export(run, to="onnx", int8=True)
+        export(run, to="torch")
         assert load(run / "model.pt2").card.input.native_height is None  # as for data that are gone
 
     def test_data_that_are_the_same(self, run: Path) -> None:
@@ -355,7 +351,7 @@ class TestReadingRuns:
 
     def test_int8_of_torch(self, run: Path) -> None:
         with pytest.raises(InputError, match=r"--int8: choose --to onnx or openvino"):
-            export(options(run, int8=True))
+            export(run, to="torch", int8=True)
 
     def test_int8_without_the_data(self, run: Path) -> None:
         chosen = read_members(run)[0].settings.model_dump()
@@ -364,12 +360,12 @@ class TestReadingRuns:
         with pytest.raises(
             InputError, match=r"--int8 is calibrated on the images that .* was trained with; .*/nowhere"
         ):
-            export(options(run, to="onnx", int8=True))
+            export(run, to="onnx", int8=True)
 
     def test_a_missing_extra_is_named(self, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(__import__("sys").modules, "onnxscript", None)
         with pytest.raises(InputError, match=r"needs the package 'onnxscript': pip install 'anomaly-seg\[onnx\]'"):
-            export(options(run, to="onnx"))
+            export(run, to="onnx")
 
 
 class TestInt8:
@@ -380,7 +376,7 @@ class TestInt8:
         monkeypatch.setattr(int8, "COMPARED", compared)
         run = write_run(tmp_path, "model=unet", "model.network.depth=1")
         small = run / f"small{formats.SUFFIX[kind]}"
-        assert export(options(run, to=kind, out=small, int8=True, threshold="100")) == 0
+        export(run, to=kind, out=small, int8=True, threshold="100")
         model = load(small)
         cost = model.card.quantisation
         assert model.card.precision == "int8" and cost is not None

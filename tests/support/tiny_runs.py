@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from anomaly_seg.cli import config_folder, main
+from anomaly_seg.cli import main
 from anomaly_seg.settings import Settings
 from anomaly_seg.training.compose import compose_settings
 
@@ -28,7 +28,7 @@ def tiny_settings(output: Path, *overrides: str) -> Settings:
     if any(o.startswith("data=") and o != "data=synthetic" for o in overrides):  # which take what they find
         words = [w for w in words if not w.startswith("data.reader.")]
     words += [] if "output_dir" in keys else [f"output_dir={output}"]
-    return compose_settings(config_folder(), [*words, *overrides])
+    return compose_settings([*words, *overrides])
 
 
 def train(output: Path, overrides: list[str], kill_at: int | None = None) -> None:

@@ -18,9 +18,9 @@ from hydra import compose, initialize_config_dir
 from omegaconf import open_dict
 from support.tiny_runs import PROCESSES, train_command
 
-from anomaly_seg.cli import config_folder, main
+from anomaly_seg.cli import main
 from anomaly_seg.results.run_files import read_result
-from anomaly_seg.training.compose import register_resolvers
+from anomaly_seg.training.compose import config_folder, register_resolvers
 from anomaly_seg.training.sweep import count_jobs, job
 
 SMALL = [
