@@ -206,13 +206,13 @@ def test_jobs_of_a_glob():
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        ("experiment=comparison recipe=nonsense fold=0,1", "Could not find 'recipe/nonsense'"),
+        ("experiment=comparison change=nonsense fold=0,1", "Could not find 'change/nonsense'"),
         ("experiment=comparison fold=0,1 epochz=3", "Could not override 'epochz'"),
         ("epochz=3", "Could not override 'epochz'"),
         ("model=nonsense", "Could not find 'model/nonsense'"),
         ("epochs=[1", "no viable alternative at input '[1'"),
         ("experiment=comparison fold=0, epochs=3", "fold=0,"),
-        ("experiment=search recipe=nonsense model.positive_weight=interval(1,2)", "Could not find 'recipe/nonsense'"),
+        ("experiment=search change=nonsense model.positive_weight=interval(1,2)", "Could not find 'change/nonsense'"),
     ],
 )
 def test_a_mistake_beside_swept_values_is_named(words: str, says: str, capsys: pytest.CaptureFixture) -> None:
