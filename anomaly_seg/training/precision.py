@@ -5,7 +5,8 @@ from pathlib import Path
 
 import torch
 
-from anomaly_seg.settings import Precision, TrainerSettings
+from anomaly_seg.settings import TrainerSettings
+from anomaly_seg.settings_types import Precision
 
 
 def resolve_precision(trainer: TrainerSettings) -> Precision:
