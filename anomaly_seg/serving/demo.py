@@ -72,7 +72,7 @@ def create_app(detectors: list[Detector], samples: list[Sample], limits: Limits,
     import gradio as gr
     from fastapi import FastAPI, Request, Response
 
-    from anomaly_seg.serving.demo_page import CSS, build, theme
+    from anomaly_seg.serving.demo_page import CSS, SCRIPT, build, theme
 
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
 
@@ -83,9 +83,11 @@ def create_app(detectors: list[Detector], samples: list[Sample], limits: Limits,
         return response
 
     page = build(detectors, samples, limits)
-    shown: dict[str, Any] = {"theme": theme(), "css": CSS, "footer_links": [], "ssr_mode": False, "pwa": False}
+    script = f"<script>{SCRIPT}</script>"
+    look: dict[str, Any] = {"theme": theme(), "css": CSS, "head": script, "footer_links": []}
     safe: dict[str, Any] = {"allowed_paths": [], "max_file_size": limits.max_bytes, "mcp_server": False}
-    return gr.mount_gradio_app(app, page, path="", **shown, **safe, enable_monitoring=False, show_error=True)
+    plain: dict[str, Any] = {"ssr_mode": False, "pwa": False, "enable_monitoring": False, "show_error": True}
+    return gr.mount_gradio_app(app, page, path="", **look, **safe, **plain)
 
 
 def read(path: Path, limits: Limits) -> np.ndarray:

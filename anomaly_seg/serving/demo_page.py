@@ -3,7 +3,7 @@
 import logging
 import math
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from anomaly_seg.serving.demo import Sample, read
 from anomaly_seg.serving.upload import MEGABYTE, Limits
 
 log = logging.getLogger(__name__)
-CSS = (Path(__file__).parent / "demo.css").read_text(encoding="utf-8")
+CSS, SCRIPT = ((Path(__file__).parent / name).read_text(encoding="utf-8") for name in ("demo.css", "demo.js"))
 THUMBNAIL = 160
 DIRECT: dict[str, Any] = {"queue": False, "api_visibility": "private"}
 """One request, one answer: through Gradio's queue an answer was lost now and then when clicks came quickly."""
@@ -42,44 +42,55 @@ def build(detectors: list[Detector], samples: list[Sample], limits: Limits) -> g
         gr.HTML("<h1>anomaly-seg</h1><p>Is this part good? Drop a picture of it, or choose a sample.</p>")
         with gr.Row(elem_id="desk"):
             with gr.Column(scale=1, min_width=260):
-                upload, gallery = _choice(samples, limits)
-                problem = gr.HTML(view.message(""), elem_id="problem")
+                upload, gallery = _image_sources(samples, limits)
+                problem = gr.HTML("", elem_id="problem")
             with gr.Column(scale=3, min_width=320), gr.Row():
                 columns = [_Column(detector, i) for i, detector in enumerate(detectors)]
-        turn = threading.Lock()  # one image at a time, whoever asks
-        outputs = [upload, problem, *(part for column in columns for part in column.outputs)]
+        file, answer, number = gr.File(visible=False), gr.JSON(visible=False), gr.Number(visible=False)
+        numbers = gr.State([])  # of the choices in this browser page that have come in
+        judge_lock = threading.Lock()  # one image at a time, whoever asks
 
-        def show(name: str, load: Callable[[], np.ndarray], thresholds: Sequence[float]) -> list[Any]:
+        def answer_image_sources(number: int, numbers: list[int], name: str, load: Callable[[], np.ndarray]) -> Any:
+            """What `demo.show` takes; nothing if the user has chosen another image since."""
+            numbers.append(number)
+            problem, models = "", [column.blank() for column in columns]
             try:
                 image = load()
-                with turn:
-                    shown = [c.judge(image, name, threshold) for c, threshold in zip(columns, thresholds, strict=True)]
-                return [None, "", *(value for part in shown for value in part)]  # None: room for the next file
+                with judge_lock:
+                    if number == max(numbers):
+                        models = [column.judge(image, name) for column in columns]
             except InputError as error:
-                return blank(str(error))
+                problem = str(error)
             except Exception:
                 log.exception("an image could not be judged")
-                return blank(FAILED)
+                problem = FAILED
+            if number < max(numbers):
+                return gr.skip()
+            return {"number": number, "problem": view.message(problem), "models": models}
 
-        def blank(sentence: str) -> list[Any]:
-            return [None, view.message(sentence), *(value for column in columns for value in column.blank())]
+        def judge_file(path: str, number: int, numbers: list[int]) -> Any:
+            return answer_image_sources(number, numbers, Path(path).name, lambda: read(Path(path), limits))
 
-        def dropped(path: str, *thresholds: float) -> list[Any]:
-            return show(Path(path).name, lambda: read(Path(path), limits), thresholds)
-
-        def chosen(event: gr.SelectData, *thresholds: float) -> list[Any]:
+        def judge_sample(number: int, numbers: list[int], event: gr.SelectData) -> Any:
             sample = samples[event.index]
-            return show(sample.name, lambda: sample.pixels(limits), thresholds)
+            return answer_image_sources(number, numbers, sample.name, lambda: sample.pixels(limits))
 
-        sliders = [column.slider for column in columns]
-        upload.upload(dropped, [upload, *sliders], outputs, **DIRECT, trigger_mode="multiple", show_progress="minimal")
-        gallery.select(chosen, sliders, outputs, **DIRECT, trigger_mode="multiple", show_progress="minimal")
-        for column in columns:
-            column.follow()
+        shown_on = [column.pictures for column in columns]
+        progress: dict[str, Any] = {"show_progress": "minimal", "show_progress_on": shown_on}
+        request: dict[str, Any] = {**DIRECT, **progress, "trigger_mode": "multiple"}
+        # First of the two that follow an upload: the file moves on, which leaves room for the next one.
+        upload.upload(None, upload, [upload, file], js="(file) => [null, file]")
+        number_file = "(file) => [file, demo.chooseFile(), null]"
+        judged_file = upload.upload(judge_file, [file, number, numbers], answer, js=number_file, **request)
+        number_sample = "() => [demo.chooseSample(), null]"
+        judged_sample = gallery.select(judge_sample, [number, numbers], answer, js=number_sample, **request)
+        outputs = [problem, *(part for column in columns for part in (column.verdict, column.slider, column.pictures))]
+        for judged in (judged_file, judged_sample):
+            judged.then(None, [answer, *(column.slider for column in columns)], outputs, js="demo.show")
     return page
 
 
-def _choice(samples: list[Sample], limits: Limits) -> tuple[gr.File, gr.Gallery]:
+def _image_sources(samples: list[Sample], limits: Limits) -> tuple[gr.File, gr.Gallery]:
     """Where an image comes from. The file's content is checked when it is read, whatever its name says."""
     upload = gr.File(label="Image", file_types=None, height=150, elem_id="upload")
     gr.HTML(f"<p class='hint'>PNG, JPEG, BMP or TIFF, up to {limits.max_bytes / MEGABYTE:g} MB</p>")
@@ -96,34 +107,28 @@ class _Column:
         self.detector, self.threshold = detector, detector.card.threshold.value
         with gr.Column(min_width=300, elem_id=f"model-{index}", elem_classes="model"):
             gr.HTML(view.title(detector.card, detector.path.name))
-            self.banner = gr.HTML(view.banner(None, self.threshold))
-            spread = _spread(self.threshold)
-            self.slider = gr.Slider(**spread, value=self.threshold, label="Threshold", buttons=["reset"])
+            # Score (the value) and threshold change independently; the browser words the verdict anew after either.
+            template = "${demo.verdict(value, threshold)}"
+            self.verdict = gr.HTML(None, html_template=template, threshold=self.threshold)
+            ends = _slider_ends(self.threshold)
+            self.slider = gr.Slider(**ends, value=self.threshold, label="Threshold", buttons=["reset"])
             self.pictures = gr.HTML("")
             with gr.Accordion("About this model", open=False):
                 gr.HTML(view.card_text(detector.card))
-            self.score = gr.State(None)
-        self.outputs = [self.banner, self.slider, self.pictures, self.score]
+        self.slider.change(None, self.slider, self.verdict, js="demo.judgeAnew")
 
-    def follow(self) -> None:
-        """The verdict follows the threshold without the model: score and threshold are all it takes."""
-        inputs = [self.score, self.slider]
-        self.slider.change(
-            view.banner, inputs, self.banner, **DIRECT, trigger_mode="always_last", show_progress="hidden"
-        )
+    def judge(self, image: np.ndarray, name: str) -> dict[str, Any]:
+        """One model's part of an answer."""
+        prediction = self.detector(image)
+        pictures = view.pictures(image, name, prediction, self.detector.card)
+        return {"score": prediction.score, "pictures": pictures, "ends": _slider_ends(prediction.score, self.threshold)}
 
-    def judge(self, image: np.ndarray, name: str, threshold: float) -> list[Any]:
-        """Values of the outputs. threshold: where the slider stands, which stays."""
-        found = self.detector(image)
-        slider = gr.update(**_spread(found.score, threshold, self.threshold), value=threshold)
-        shown = view.pictures(image, name, found, self.detector.card)
-        return [view.banner(found.score, threshold), slider, shown, found.score]
-
-    def blank(self) -> list[Any]:
-        return [view.banner(None, self.threshold), gr.update(), "", None]
+    def blank(self) -> dict[str, Any]:
+        """The same without a verdict."""
+        return {"score": None, "pictures": "", "ends": _slider_ends(self.threshold)}
 
 
-def _spread(*values: float) -> dict[str, Any]:
+def _slider_ends(*values: float) -> dict[str, Any]:
     """Ends and step of a slider that has room on either side of all the values; the ends are round numbers."""
     low, high = min(*values, 0), max(*values, 0)
     step = 10.0 ** (math.floor(math.log10(high - low or 1)) - 2)

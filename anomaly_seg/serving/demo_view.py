@@ -22,26 +22,15 @@ MEANINGS = {
 }
 
 
-def number(value: float, digits: int = 4) -> str:
-    """So many digits that count, and all of a large number's: people compare these, and exponents hide what differs.
+def number(value: float) -> str:
+    """Four significant digits, and all digits of a larger number, whose exponent would hide what differs.
 
-    >>> number(0.123456), number(123456.7), number(5.8e-13), number(5.8e-13, 9)
-    ('0.1235', '123457', '0', '5.8e-13')
+    >>> number(0.123456), number(123456.7), number(5.8e-13)
+    ('0.1235', '123457', '0')
     """
-    if digits == 4 and abs(value) < 5e-4:
+    if abs(value) < 5e-4:
         return "0"
-    return f"{value:.{digits}g}" if abs(value) < 10**digits else f"{value:.0f}"
-
-
-def banner(score: float | None, threshold: float) -> str:
-    """Green or red, or nothing judged yet (score None). The words and the sign say it too, not the colour alone."""
-    if score is None:
-        return "<div class='verdict none'><b>No image yet</b><span>Drop one, or choose a sample.</span></div>"
-    defective = score > threshold
-    kind, sign, sense = ("defective", "✕", "above") if defective else ("good", "✓", "not above")
-    digits = 4 if number(score) != number(threshold) else 9  # so that the sentence does not look wrong
-    said = f"score {number(score, digits)} is {sense} the threshold {number(threshold, digits)}"
-    return f"<div class='verdict {kind}' role='status'><b>{sign} {kind.capitalize()}</b><span>{said}</span></div>"
+    return f"{value:.4g}" if abs(value) < 1e4 else f"{value:.0f}"
 
 
 def message(sentence: str) -> str:

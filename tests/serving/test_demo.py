@@ -3,7 +3,7 @@
 import base64
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
@@ -21,6 +21,7 @@ from support.web_helpers import (
     free_port,
     running,
     spotted,
+    until,
 )
 
 from anomaly_seg.cli import main
@@ -34,19 +35,11 @@ sync_api = pytest.importorskip("playwright.sync_api")
 sync_api.expect.set_options(timeout=20_000)  # the machine may be busy
 browser_test = pytest.mark.skipif(CHROMIUM is None, reason="needs chromium on the PATH")
 LIMITS = Limits(max_bytes=200_000, max_pixels=90_000)
+UPLOADS, ANSWERS = "**/gradio_api/upload?*", "**/gradio_api/run/predict"
 LONG = "another_<b>model</b>_with_a_very_long_name_without_a_single_space"
 
 
 # --- pieces ---
-
-
-def test_banner_says_the_verdict_in_words() -> None:
-    assert "Defective" in view.banner(10.5, 10) and "score 10.5 is above the threshold 10" in view.banner(10.5, 10)
-    assert "Good" in view.banner(10, 10) and "score 10 is not above the threshold 10" in view.banner(10, 10)
-    assert "score -3.25 is not above the threshold 0" in view.banner(-3.25, 0)
-    assert "score 10.00001 is above the threshold 10<" in view.banner(10.00001, 10)  # and not "10 is above 10"
-    assert "score 2e-06 is above the threshold 1e-06" in view.banner(2e-6, 1e-6)
-    assert "No image yet" in view.banner(None, 10)
 
 
 def test_pictures_hold_every_map_and_the_largest_regions() -> None:
@@ -201,15 +194,45 @@ def verdicts(page, *expected: str) -> None:
         sync_api.expect(page.locator(f"#model-{number} .verdict")).to_contain_text(words)
 
 
-def drop(page, name: str, data: bytes) -> None:
+def choose_file(page, name: str, data: bytes) -> None:
     file = {"name": name, "mimeType": "application/octet-stream", "buffer": data}
     page.locator("#upload input[type=file]").set_input_files(file)
+
+
+def drag_file(page, name: str, data: bytes) -> None:
+    script = """(zone, [name, bytes]) => {
+        const transfer = new DataTransfer();
+        transfer.items.add(new File([new Uint8Array(bytes)], name));
+        zone.dispatchEvent(new DragEvent("drop", { dataTransfer: transfer, bubbles: true }));
+    }"""
+    page.locator("#upload button:has(input)").evaluate(script, [name, list(data)])
+
+
+def type_threshold(page, model: int, value: str) -> None:
+    field = page.locator(f"#model-{model} input[type=number]")
+    field.fill(value)
+    field.press("Tab")
+
+
+@browser_test
+def test_verdict_in_words(page) -> None:
+    def verdict(score: float | None, threshold: float) -> str:
+        return page.evaluate("([score, threshold]) => demo.verdict(score, threshold)", [score, threshold])
+
+    assert "Defective" in verdict(10.5, 10) and "score 10.5 is above the threshold 10<" in verdict(10.5, 10)
+    assert "Good" in verdict(10, 10) and "score 10 is not above the threshold 10<" in verdict(10, 10)
+    assert "score -3.25 is not above the threshold 0" in verdict(-3.25, 0)
+    assert "score 10.00001 is above the threshold 10<" in verdict(10.00001, 10)  # and not "10 is above 10"
+    assert "score 0.000002 is above the threshold 0.000001" in verdict(2e-6, 1e-6)
+    assert "score 5.8e-13 is above the threshold 0<" in verdict(5.8e-13, 0)
+    assert "score 123457 is above the threshold 0.1235<" in verdict(123456.7, 0.123456)
+    assert "No image yet" in verdict(None, 10)
 
 
 @browser_test
 def test_upload_verdict_and_threshold(page, server: Running) -> None:
     verdicts(page, "No image yet", "No image yet")
-    drop(page, "part.png", encoded(spotted((3, 5, 4, 2), (20, 30, 6, 7))))
+    choose_file(page, "part.png", encoded(spotted((3, 5, 4, 2), (20, 30, 6, 7))))
     verdicts(page, "score 50 is above the threshold 10", "score 100 is not above the threshold 200")
     assert page.locator("#model-0 .verdict.defective b").inner_text() == "✕ Defective"
     assert page.locator("#model-1 .verdict.good b").inner_text() == "✓ Good"
@@ -220,8 +243,7 @@ def test_upload_verdict_and_threshold(page, server: Running) -> None:
 
     judged = [len(detector.batches) for detector in server.detectors]
     for value, words in (("50", "Good"), ("49.5", "Defective"), ("60", "Good")):
-        page.locator("#model-0 input[type=number]").fill(value)
-        page.locator("#model-0 input[type=number]").press("Tab")
+        type_threshold(page, 0, value)
         verdicts(page, words, "threshold 200")
     slider = page.locator("#model-0 input[type=range]")
     slider.focus()
@@ -236,12 +258,111 @@ def test_upload_verdict_and_threshold(page, server: Running) -> None:
 def test_samples_keep_the_threshold(page) -> None:
     page.locator("#samples button").nth(1).click()  # its score of 50 widens the slider, which ends near 10 before
     verdicts(page, "score 50 ", "score 100 ")
-    page.locator("#model-0 input[type=number]").fill("45")
-    page.locator("#model-0 input[type=number]").press("Tab")
+    type_threshold(page, 0, "45")
     page.locator("#samples button").nth(1).click()
     verdicts(page, "score 50 is above the threshold 45", "score 100 is not")
     page.locator("#samples button").nth(0).click()
     verdicts(page, "score 0 is not above the threshold 45", "score 0 is not")
+
+
+@pytest.fixture
+def fresh(browser, server: Running) -> Iterator["sync_api.Page"]:
+    """A page with nothing judged, which notes every verdict that the first model shows in `page.shown()`."""
+    page = open_page(browser, server, 1280, 900)
+    page.evaluate("""() => {
+        window.shown = [];
+        const model = document.querySelector("#model-0");
+        const note = () => shown.push(model.querySelector(".verdict")?.innerText);
+        new MutationObserver(note).observe(model, { subtree: true, childList: true, characterData: true });
+    }""")
+    page.shown = lambda: " | ".join(page.evaluate("shown"))
+    yield page
+    for detector in server.detectors:
+        detector.free.set()
+    assert page.trouble == []
+    page.context.close()
+
+
+def hold_answers(server: Running) -> Callable[[], bool]:
+    """Keeps both models from answering until `free` is set. Returns whether the first has got an image since."""
+    for detector in server.detectors:
+        detector.free.clear()
+    before = len(server.detectors[0].batches)
+    return lambda: len(server.detectors[0].batches) > before
+
+
+def release_answers(server: Running) -> None:
+    for detector in server.detectors:
+        detector.free.set()
+
+
+@browser_test
+def test_late_answer_keeps_what_was_typed_and_slid(fresh, server: Running) -> None:
+    asked = hold_answers(server)
+    fresh.locator("#samples button").nth(1).click()
+    until(asked)
+    type_threshold(fresh, 0, "45")  # beyond the slider's end of 12.5, which this answer moves
+    slider = fresh.locator("#model-1 input[type=range]")
+    slider.focus()
+    slider.press("Home")
+    release_answers(server)
+    verdicts(fresh, "score 50 is above the threshold 45", "score 100 is above the threshold 0")
+    assert fresh.locator("#model-0 input[type=number]").input_value() == "45"
+    assert fresh.locator("#model-1 input[type=number]").input_value() == "0"
+    assert "threshold 10" not in fresh.shown()  # not even for a moment
+
+    asked = hold_answers(server)  # and with an image judged before
+    fresh.locator("#samples button").nth(0).click()
+    until(asked)
+    type_threshold(fresh, 0, "55.5")
+    verdicts(fresh, "score 50 is not above the threshold 55.5")
+    release_answers(server)
+    verdicts(fresh, "score 0 is not above the threshold 55.5", "score 0 is not above the threshold 0")
+
+
+@browser_test
+def test_late_answer_to_an_earlier_choice_is_dropped(fresh, server: Running) -> None:
+    asked = hold_answers(server)
+    fresh.locator("#samples button").nth(1).click()
+    until(asked)
+    judged = len(server.detectors[0].batches)
+    fresh.locator("#samples button").nth(2).click()
+    fresh.locator("#samples button").nth(0).click()
+    with fresh.expect_response(ANSWERS), fresh.expect_response(ANSWERS):
+        release_answers(server)
+    verdicts(fresh, "score 0 ", "score 0 ")
+    assert "score 50" not in fresh.shown() and fresh.locator("#problem").inner_text().strip() == ""
+    assert len(server.detectors[0].batches) <= judged + 2  # images passed over are not judged if that can be helped
+
+
+@browser_test
+def test_file_replaces_the_sample_that_is_being_judged(fresh, server: Running) -> None:
+    asked = hold_answers(server)
+    fresh.locator("#samples button").nth(1).click()
+    until(asked)
+    drag_file(fresh, "part.png", encoded(spotted((0, 0, 5, 6))))
+    fresh.wait_for_function("demo.choice === 2")
+    release_answers(server)
+    verdicts(fresh, "score 30 ", "score 60 ")
+    assert "score 50" not in fresh.shown()
+    drag_file(fresh, "part.png", encoded(spotted((0, 0, 5, 7))))  # there is room for the next file
+    verdicts(fresh, "score 35 ", "score 70 ")
+
+
+@browser_test
+def test_sample_replaces_the_file_that_is_on_its_way(fresh) -> None:
+    held = []
+    fresh.route(UPLOADS, lambda route: held.append(route))
+    choose_file(fresh, "part.png", encoded(spotted((0, 0, 5, 6))))
+    fresh.locator("#samples button").nth(1).click()
+    verdicts(fresh, "score 50 ", "score 100 ")
+    with fresh.expect_response(ANSWERS) as answer:
+        held[0].continue_()
+    assert answer.value.ok
+    fresh.unroute(UPLOADS)
+    choose_file(fresh, "next.png", encoded(spotted((0, 0, 5, 7))))
+    verdicts(fresh, "score 35 ", "score 70 ")
+    assert "score 30" not in fresh.shown()
 
 
 @browser_test
@@ -265,7 +386,7 @@ def test_what_cannot_be_judged_is_a_sentence_and_leaves_no_verdict(page) -> None
         ("cut.png", encoded(spotted())[:-30], "cut.png: does not decode as an image"),
         ("wide.png", encoded(np.zeros((301, 300), np.uint8)), "more than 0.09 million pixels"),
     ):
-        drop(page, name, data)
+        choose_file(page, name, data)
         sync_api.expect(problem).to_contain_text(words)
         verdicts(page, "No image yet", "No image yet")
     page.locator("#samples button").nth(1).click()
@@ -277,7 +398,7 @@ def test_what_cannot_be_judged_is_a_sentence_and_leaves_no_verdict(page) -> None
 def test_too_large_a_file_is_refused(page, server: Running) -> None:
     noise = np.random.default_rng(0).integers(0, 255, (250, 300, 3), dtype=np.uint8)
     assert len(encoded(noise)) > LIMITS.max_bytes
-    drop(page, "large.png", encoded(noise))
+    choose_file(page, "large.png", encoded(noise))
     toast = page.get_by_test_id("toast-body")
     sync_api.expect(toast).to_contain_text("maximum allowed size of 195.3 Kb")
     page.get_by_test_id("toast-close").click()
@@ -298,8 +419,7 @@ def test_phone_shows_everything_without_sideways_scrolling(browser, server: Runn
     page = open_page(browser, server, 390, 844)
     page.locator("#samples button").nth(1).click()
     verdicts(page, "score 50", "score 100")
-    page.wait_for_timeout(300)
-    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    page.wait_for_function("document.documentElement.scrollWidth <= 390")
     assert page.locator("#model-0 input[type=range]").bounding_box()["width"] > 200
     tops = {round(box.bounding_box()["y"]) for box in page.locator("#model-0 .maps figure").all()}
     assert len(tops) == 1  # the five maps side by side
