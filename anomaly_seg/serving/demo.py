@@ -19,7 +19,7 @@ from anomaly_seg.inference.load import load
 from anomaly_seg.inference.model_card import InputContract
 from anomaly_seg.inference.prediction import Detector
 from anomaly_seg.serving.server import limits_of, listen, run
-from anomaly_seg.serving.upload import Limits, inspect
+from anomaly_seg.serving.upload import Limits, check_upload
 
 MAX_SAMPLES = 12
 GENERATED_SIDE = 704
@@ -30,7 +30,7 @@ POLICY = "default-src 'self' data: blob: 'unsafe-inline' 'unsafe-eval'"
 
 @dataclass(frozen=True)
 class Sample:
-    """An image to choose. image: (h, w) grey or (h, w, 3) RGB uint8, or the file that holds it."""
+    """An image offered on the page. image: (h, w) grey or (h, w, 3) RGB uint8, or the file that holds it."""
 
     name: str
     image: np.ndarray | Path
@@ -59,7 +59,7 @@ def demo(models: Sequence[Path], *, samples: Path | None, host: str, port: int, 
 
 
 def create_app(detectors: list[Detector], samples: list[Sample], limits: Limits, folder: Path) -> Any:
-    """The page as an application.
+    """Build the application that serves the page.
 
     Args:
         detectors: one, or two side by side.
@@ -77,7 +77,7 @@ def create_app(detectors: list[Detector], samples: list[Sample], limits: Limits,
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
 
     @app.middleware("http")
-    async def stay_here(request: Request, call_next: Any) -> Response:
+    async def add_policy(request: Request, call_next: Any) -> Response:
         response: Response = await call_next(request)
         response.headers["Content-Security-Policy"] = POLICY
         return response
@@ -97,12 +97,12 @@ def read(path: Path, limits: Limits) -> np.ndarray:
             data = file.read(limits.max_bytes + 1)
     except OSError as error:
         raise InputError(f"{path.name}: cannot be read ({error.strerror}).") from error
-    inspect(data, limits)
+    check_upload(data, limits)
     return from_bytes(data, path.name)
 
 
 def samples_of(folder: Path, limits: Limits) -> list[Sample]:
-    """Up to 12 images, spread over all that the folder and those below it hold.
+    """Choose up to 12 images, spread over all that the folder and those below it hold.
 
     Raises:
         InputError: no such folder, or no usable image in it.
@@ -110,17 +110,17 @@ def samples_of(folder: Path, limits: Limits) -> list[Sample]:
     if not folder.is_dir():
         raise InputError(f"--samples {folder}: no such folder")
     paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
-    found = []
-    for at in np.unique(np.linspace(0, len(paths) - 1, min(len(paths), MAX_SAMPLES)).round().astype(int)):
-        sample = Sample(paths[at].relative_to(folder).as_posix(), paths[at])
+    samples = []
+    for i in np.unique(np.linspace(0, len(paths) - 1, min(len(paths), MAX_SAMPLES)).round().astype(int)):
+        sample = Sample(paths[i].relative_to(folder).as_posix(), paths[i])
         try:
             sample.pixels(limits)
         except InputError:  # one bad file must not keep the page from starting
             continue
-        found.append(sample)
-    if not found:
+        samples.append(sample)
+    if not samples:
         raise InputError(f"--samples {folder}: no usable image ({', '.join(IMAGE_SUFFIXES)}) in it")
-    return found
+    return samples
 
 
 def generated(contract: InputContract) -> list[Sample]:

@@ -38,7 +38,7 @@ def message(sentence: str) -> str:
     return f"<div class='problem' role='alert'>{escape(sentence)}</div>" if sentence else ""
 
 
-def pictures(image: np.ndarray, name: str, found: Prediction, card: ModelCard) -> str:
+def pictures(image: np.ndarray, name: str, prediction: Prediction, card: ModelCard) -> str:
     """The image, the same with heat map and boxes, and the network's maps under their names.
 
     Args:
@@ -46,15 +46,15 @@ def pictures(image: np.ndarray, name: str, found: Prediction, card: ModelCard) -
         name: of the image.
     """
     small, scale = shrunk(image, PICTURE_SIDE)
-    boxed = marked(small, _scaled(found, small.shape[1], small.shape[0], scale))
+    boxed = marked(small, _scaled(prediction, small.shape[1], small.shape[0], scale))
     plain = cv2.cvtColor(small, cv2.COLOR_RGB2BGR if small.ndim == 3 else cv2.COLOR_GRAY2BGR)
     pair = _figure(name, plain) + _figure("heat map", boxed, "defects boxed")
-    names = [key for key in card.maps if key in found.maps]
-    figures = "".join(_figure(key, _coloured(found.maps[key])) for key in names)
+    names = [key for key in card.maps if key in prediction.maps]
+    figures = "".join(_figure(key, _coloured(prediction.maps[key])) for key in names)
     maps = f"<div class='maps' style='--count: {len(names)}'>{figures}</div>" if names else ""
     meaning = "; ".join(text for key, text in MEANINGS.items() if key in names)
     legend = f"<p class='legend'>0 <i></i> 1: how surely a pixel is defect. {meaning}</p>" if maps else ""
-    return f"<div class='pair'>{pair}</div>{_regions(found)}{maps}{legend}"
+    return f"<div class='pair'>{pair}</div>{_regions(prediction)}{maps}{legend}"
 
 
 def card_text(card: ModelCard) -> str:
@@ -80,14 +80,14 @@ def _estimate(share: Estimate) -> str:
     return f"{share.value:.3f} [{share.low:.3f}, {share.high:.3f}]"
 
 
-def _regions(found: Prediction) -> str:
-    if not found.regions:
+def _regions(prediction: Prediction) -> str:
+    if not prediction.regions:
         return "<p class='regions'>No region stands out.</p>"
     shown = [
         f"<li>{r.area} px at ({r.x}, {r.y}), {r.width} x {r.height}, peak {r.peak:.2f}</li>"
-        for r in found.regions[:MAX_REGIONS]
+        for r in prediction.regions[:MAX_REGIONS]
     ]
-    count = len(found.regions)
+    count = len(prediction.regions)
     more = f"<li>and {count - MAX_REGIONS} smaller</li>" if count > MAX_REGIONS else ""
     return f"<p class='regions'>{count} {'region' if count == 1 else 'regions'}</p><ul>{''.join(shown)}{more}</ul>"
 
@@ -107,12 +107,12 @@ def shrunk(image: np.ndarray, side: int) -> tuple[np.ndarray, float]:
     return (image if scale == 1 else cv2.resize(image, size, interpolation=cv2.INTER_AREA)), scale
 
 
-def _scaled(found: Prediction, width: int, height: int, scale: float) -> Prediction:
-    """For the shrunk image: a picture of the whole one would need gigabytes."""
-    heat_map = cv2.resize(found.heat_map, (width, height), interpolation=cv2.INTER_AREA)
+def _scaled(prediction: Prediction, width: int, height: int, scale: float) -> Prediction:
+    """Scale heat map and regions to the shrunk image: drawing on the whole one could need gigabytes."""
+    heat_map = cv2.resize(prediction.heat_map, (width, height), interpolation=cv2.INTER_AREA)
     sides = ("x", "y", "width", "height")
-    regions = (replace(r, **{side: round(scale * getattr(r, side)) for side in sides}) for r in found.regions)
-    return replace(found, heat_map=heat_map, regions=tuple(regions))
+    regions = (replace(r, **{side: round(scale * getattr(r, side)) for side in sides}) for r in prediction.regions)
+    return replace(prediction, heat_map=heat_map, regions=tuple(regions))
 
 
 def _coloured(heat_map: np.ndarray) -> np.ndarray:

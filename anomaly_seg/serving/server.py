@@ -9,7 +9,7 @@ from typing import Any
 from anomaly_seg.errors import InputError
 from anomaly_seg.serving.upload import MEGABYTE, Limits
 
-PATIENCE = 300
+SHUTDOWN_SECONDS = 300
 """Seconds that accepted requests get to be answered after the signal to stop."""
 
 
@@ -27,7 +27,7 @@ def limits_of(port: int, max_mb: float) -> Limits:
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A listening socket, so that a taken port is known before a model is loaded.
+    """Open a listening socket, so that a taken port is known before a model is loaded.
 
     Raises:
         InputError: the port is taken or not allowed, or the host is no address of this machine.
@@ -66,7 +66,7 @@ def run(app: Any, listener: socket.socket, what: str) -> None:
 def server_config(app: Any) -> Any:
     import uvicorn
 
-    from anomaly_seg.serving.connections import PromptProtocol
+    from anomaly_seg.serving.connections import BoundedProtocol
 
     quiet: dict[str, Any] = {"log_level": "warning", "access_log": False, "server_header": False}
-    return uvicorn.Config(app, http=PromptProtocol, lifespan="on", timeout_graceful_shutdown=PATIENCE, **quiet)
+    return uvicorn.Config(app, http=BoundedProtocol, lifespan="on", timeout_graceful_shutdown=SHUTDOWN_SECONDS, **quiet)

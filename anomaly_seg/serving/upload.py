@@ -1,4 +1,4 @@
-"""Images from strangers: is it a picture, and how large, before a pixel is decoded."""
+"""Checks of an uploaded image before any pixel of it is decoded."""
 
 import io
 import warnings
@@ -22,7 +22,7 @@ MEGABYTE = 1_000_000
 
 @dataclass(frozen=True)
 class Limits:
-    """max_bytes: of a file. max_pixels: height x width; a file of a few kB can hold billions."""
+    """Largest upload. max_bytes: of the file. max_pixels: height x width; a file of a few kB can hold billions."""
 
     max_bytes: int = 32 * MEGABYTE
     max_pixels: int = 64 * MEGABYTE
@@ -40,8 +40,8 @@ def too_large(limits: Limits) -> UploadError:
     return UploadError(413, f"The file is larger than {limits.max_bytes / MEGABYTE:g} MB; send a smaller one.")
 
 
-def inspect(data: bytes, limits: Limits) -> tuple[int, int]:
-    """Height and width of an encoded image, from its header alone.
+def check_upload(data: bytes, limits: Limits) -> None:
+    """Check the format and the size of an encoded image, from its header alone.
 
     Raises:
         UploadError: 413: too many bytes or pixels. 415: not one of the formats. 422: empty, or the header is damaged.
@@ -64,7 +64,6 @@ def inspect(data: bytes, limits: Limits) -> tuple[int, int]:
         raise UploadError(422, f"The {kind} file is damaged: its header does not decode; send it again.") from error
     if height * width > limits.max_pixels:
         raise _too_many_pixels(limits)
-    return height, width
 
 
 def _too_many_pixels(limits: Limits) -> UploadError:

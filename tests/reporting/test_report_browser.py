@@ -31,6 +31,7 @@ def html(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def open_page(browser, html: Path, width: int, height: int):
     """The page in an offline context; it must raise no error and ask for nothing but itself."""
     context = browser.new_context(viewport={"width": width, "height": height}, offline=True)
+    context.set_default_timeout(60_000)
     page = context.new_page()
     page.trouble = []
     page.on("pageerror", lambda error: page.trouble.append(str(error)))
@@ -141,8 +142,8 @@ def test_phone_shows_everything_without_sideways_scrolling(browser, html: Path) 
     page = open_page(browser, html, 390, 844)
     for summary in page.locator("summary").all():
         summary.click()
-    page.wait_for_timeout(200)
-    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    page.wait_for_selector(".methods .js-plotly-plot")  # drawn by the last of the events that the clicks sent
+    page.wait_for_function("document.documentElement.scrollWidth <= 390")
     assert page.locator("#slider").bounding_box()["width"] > 200
     assert page.trouble == []
     page.context.close()

@@ -32,7 +32,7 @@ from anomaly_seg.serving.demo import MAX_SAMPLES, Sample, create_app, generated,
 from anomaly_seg.serving.upload import Limits
 
 sync_api = pytest.importorskip("playwright.sync_api")
-sync_api.expect.set_options(timeout=20_000)  # the machine may be busy
+sync_api.expect.set_options(timeout=60_000)  # an upper limit: the machine may be busy
 browser_test = pytest.mark.skipif(CHROMIUM is None, reason="needs chromium on the PATH")
 LIMITS = Limits(max_bytes=200_000, max_pixels=90_000)
 UPLOADS, ANSWERS = "**/gradio_api/upload?*", "**/gradio_api/run/predict"
@@ -170,6 +170,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
 def open_page(browser, server: Running, width: int, height: int):
     """The page in a context that reaches nothing but this server. It must raise no error and get no foreign answer."""
     context = browser.new_context(viewport={"width": width, "height": height})
+    context.set_default_timeout(60_000)
     page = context.new_page()
     page.trouble = []
     page.on("pageerror", lambda error: page.trouble.append(str(error)))

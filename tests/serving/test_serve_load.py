@@ -1,10 +1,9 @@
-"""The HTTP API under load: room, batches, fifty clients at once, shutdown, and fuzzed requests."""
+"""The HTTP API under load: room, one worker, fifty clients at once, shutdown, and fuzzed requests."""
 
 import base64
 import json
-import threading
 import time
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from http.client import HTTPConnection
 
 import cv2
@@ -28,7 +27,6 @@ from support.web_helpers import (
 )
 
 from anomaly_seg.serving.api.app import Room, create_app
-from anomaly_seg.serving.api.batching import MAX_BATCH, Batcher
 from anomaly_seg.serving.upload import Limits, UploadError
 
 LIMITS = Limits(max_bytes=100_000, max_pixels=90_000)
@@ -67,77 +65,24 @@ def test_room_counts_bytes_and_requests() -> None:
         pass
 
 
-# --- batches ---
+# --- the worker ---
 
 
-def judged(future: "Future") -> float:
-    return future.result(timeout=20).score
-
-
-class Gate:
-    """Keeps the worker busy with a blank image until it is opened, while others arrive."""
-
-    def __init__(self, batcher: Batcher) -> None:
-        self.entered, self.opened = threading.Event(), threading.Event()
-        self.answer = batcher.submit(self.read, 1)
-        assert self.entered.wait(20)
-
-    def read(self) -> np.ndarray:
-        self.entered.set()
-        assert self.opened.wait(20)
-        return spotted()
-
-    def open(self) -> None:
-        self.opened.set()
-        assert judged(self.answer) == 0
-
-
-def test_what_waits_is_judged_together_and_bad_ones_alone() -> None:
+def test_one_image_is_judged_at_a_time_and_a_bad_one_fails_alone() -> None:
     detector = FakeDetector()
-    batcher = Batcher(detector, max_pixels=10**9)
-    batcher.start()
-    gate = Gate(batcher)
+    detector.free.clear()
     images = [spotted((0, 0, i, 1)) for i in range(9)]
     images[3], images[5] = spotted(width=UNWANTED_WIDTH), spotted(width=BROKEN_WIDTH)
-    futures = [batcher.submit(lambda image=image: image, 1) for image in images]
-    gate.open()
-    for i, future in enumerate(futures):
-        if i in (3, 5):
-            with pytest.raises(ValueError if i == 3 else RuntimeError):
-                future.result(timeout=20)
-        else:
-            assert judged(future) == i
-    # 1 alone; the first of the rest eight at a time, whose failure sends each of them alone; then what is left.
-    assert detector.batches == [1, MAX_BATCH, *[1] * MAX_BATCH, 1]
-    batcher.close()
-
-
-def test_pixels_bound_a_batch() -> None:
-    detector = FakeDetector()
-    batcher = Batcher(detector, max_pixels=100)
-    batcher.start()
-    gate = Gate(batcher)
-    sizes = [60, 40, 1, 500, 30, 30]
-    futures = [batcher.submit(lambda i=i: spotted((0, 0, i, 1)), size) for i, size in enumerate(sizes)]
-    gate.open()
-    assert [judged(future) for future in futures] == [0, 1, 2, 3, 4, 5]
-    assert detector.batches == [1, 2, 1, 1, 2]  # 60 + 40 | 1 | 500 | 30 + 30
-    batcher.close()
-
-
-def test_close_answers_what_was_submitted_and_takes_no_more() -> None:
-    batcher = Batcher(FakeDetector(), max_pixels=1)  # one at a time
-    batcher.start()
-    gate = Gate(batcher)
-    futures = [batcher.submit(lambda i=i: spotted((0, 0, i, 1)), 1) for i in range(5)]
-    assert futures[3].cancel()
-    gate.opened.set()
-    batcher.close()
-    assert [judged(f) for f in futures if not f.cancelled()] == [0, 1, 2, 4]
-    assert not batcher.alive
-    with pytest.raises(RuntimeError, match="closed"):
-        batcher.submit(spotted, 1)
-    batcher.close()  # again: nothing happens
+    with running(create_app(detector)) as server, ThreadPoolExecutor(9) as pool:
+        url, headers = server.url + "/predict", {"Content-Type": "image/png"}
+        posts = [pool.submit(httpx.post, url, content=encoded(i), headers=headers, timeout=60) for i in images]
+        until(lambda: httpx.get(server.url + "/health").json()["waiting"] == 9)
+        assert len(detector.batches) <= 1
+        detector.free.set()
+        answers = [post.result() for post in posts]
+    assert [answer.status_code for answer in answers] == [200, 200, 200, 422, 200, 500, 200, 200, 200]
+    assert [a.json()["score"] for a in answers if a.status_code == 200] == [0, 1, 2, 4, 6, 7, 8]
+    assert detector.batches == [1] * 9
 
 
 # --- under load ---
@@ -184,7 +129,7 @@ def test_fifty_clients_lose_nothing_and_mix_nothing_up() -> None:
     expected = [numbered(number)[1] for numbers in ranges for number in numbers]
     assert [(status, score) for status, score, _ in answers] == [(200, score) for score in expected]
     assert len(set(expected)) == CLIENTS * EACH == 400
-    assert sum(detector.batches) == 401 and max(detector.batches) == MAX_BATCH
+    assert detector.batches == [1] * 401
     assert grown < 64 * 2**20, grown
 
 

@@ -70,7 +70,7 @@ class FakeDetector:
     def batch(self, images: list[np.ndarray], threshold: float | None = None) -> list[Prediction]:
         self.batches.append(len(images))
         time.sleep(self.seconds)
-        assert self.free.wait(20)
+        assert self.free.wait(60)
         return [self._judge(image, self.card.threshold.value if threshold is None else threshold) for image in images]
 
     def _judge(self, image: np.ndarray, threshold: float) -> Prediction:
@@ -105,7 +105,7 @@ def encoded(image: np.ndarray, kind: str = ".png") -> bytes:
 PNG = encoded(spotted())
 
 
-def until(true: Callable[[], bool], seconds: float = 20) -> None:
+def until(true: Callable[[], bool], seconds: float = 60) -> None:
     end = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < end
@@ -135,7 +135,7 @@ class Running:
 
     def join(self) -> None:
         self.stop()
-        self.thread.join(20)
+        self.thread.join(60)
         assert not self.thread.is_alive()
         self.listener.close()
 

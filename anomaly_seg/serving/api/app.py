@@ -4,6 +4,7 @@ import asyncio
 import base64
 import logging
 from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from typing import Annotated
 
@@ -21,11 +22,10 @@ from anomaly_seg.errors import InputError
 from anomaly_seg.inference.image_input import from_bytes
 from anomaly_seg.inference.model_card import ModelCard
 from anomaly_seg.inference.prediction import Detector, Prediction
-from anomaly_seg.serving.api.batching import Batcher
 from anomaly_seg.serving.api.body import declared_size, read_image
 from anomaly_seg.serving.api.metrics import Metrics
 from anomaly_seg.serving.api.schema import PREDICT, PROBLEMS, Answer, Box, Health, Size
-from anomaly_seg.serving.upload import Limits, UploadError, inspect
+from anomaly_seg.serving.upload import Limits, UploadError, check_upload
 
 log = logging.getLogger(__name__)
 MAX_WAITING = 64
@@ -60,7 +60,7 @@ def create_app(
     """The application.
 
     Args:
-        detector: judges; its `batch` is called from one thread.
+        detector: judges one image after the other, in a thread of its own.
         limits: of an upload.
         max_waiting: requests at once; more are refused with 503.
         read_seconds: for a client to send its image; slower ones are refused with 408.
@@ -68,16 +68,19 @@ def create_app(
     limits = limits or Limits()
     room = Room(max_waiting, MAX_WAITING_FILES * limits.max_bytes)
     metrics = Metrics(lambda: room.used)
-    batcher = Batcher(detector, limits.max_pixels, metrics.judged)
 
     @asynccontextmanager
-    async def life(_: FastAPI) -> AsyncIterator[None]:
-        batcher.start()
-        yield
-        await run_in_threadpool(batcher.close)
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        with ThreadPoolExecutor(1, "judge") as app.state.worker:  # its queue is bounded by `room`
+            yield
+
+    def judge(data: bytes) -> Prediction:
+        image = from_bytes(data, "image")  # decoded here, so that no more than one image ever is
+        with metrics.judge_seconds.time():
+            return detector(image)
 
     about = f"Judges images with the sealed model `{detector.card.name}`."
-    app = FastAPIOffline(title="anomaly-seg", version=__version__, description=about, lifespan=life, redoc_url=None)
+    app = FastAPIOffline(title="anomaly-seg", version=__version__, description=about, lifespan=lifespan, redoc_url=None)
     app.add_middleware(metrics.middleware)
     _answer_errors(app)
 
@@ -90,9 +93,10 @@ def create_app(
         """The image as the form field `image`, or as the whole body."""
         with room.enter(declared_size(request, limits)):
             data = await read_image(request, limits, read_seconds)
-            height, width = await run_in_threadpool(inspect, data, limits)
-            found = await _judge(batcher, data, height * width)
-            answer = await run_in_threadpool(_answer, found, threshold, heat_map)
+            await run_in_threadpool(check_upload, data, limits)
+            with _model_errors():
+                prediction = await asyncio.get_running_loop().run_in_executor(app.state.worker, judge, data)
+            answer = await run_in_threadpool(_answer, prediction, threshold, heat_map)
         metrics.verdict(answer.verdict)
         return answer
 
@@ -100,10 +104,8 @@ def create_app(
     async def card() -> ModelCard:
         return detector.card
 
-    @app.get("/health", summary="Is it well?", responses={503: PROBLEMS[503]})
+    @app.get("/health", summary="State of the server")
     async def health() -> Health:
-        if not batcher.alive:
-            raise UploadError(503, "The worker has stopped; start the server again.")
         return Health(status="ok", model=detector.card.name, waiting=room.used)
 
     @app.get("/metrics", summary="For Prometheus", response_class=PlainTextResponse)
@@ -113,9 +115,11 @@ def create_app(
     return app
 
 
-async def _judge(batcher: Batcher, data: bytes, size: int) -> Prediction:
+@contextmanager
+def _model_errors() -> Iterator[None]:
+    """Turn what decoding or judging raised into an answer to the client."""
     try:
-        return await asyncio.wrap_future(batcher.submit(lambda: from_bytes(data, "image"), size))
+        yield
     except InputError as error:
         raise UploadError(422, str(error)) from error
     except Exception as error:
@@ -123,16 +127,16 @@ async def _judge(batcher: Batcher, data: bytes, size: int) -> Prediction:
         raise UploadError(500, "The model failed on this image; the server's log says why.") from error
 
 
-def _answer(found: Prediction, threshold: float | None, heat_map: bool) -> Answer:
-    limit = found.threshold if threshold is None else threshold
-    height, width = found.heat_map.shape
+def _answer(prediction: Prediction, threshold: float | None, heat_map: bool) -> Answer:
+    limit = prediction.threshold if threshold is None else threshold
+    height, width = prediction.heat_map.shape
     return Answer(
-        verdict="defective" if found.score > limit else "good",
-        score=found.score,
+        verdict="defective" if prediction.score > limit else "good",
+        score=prediction.score,
         threshold=limit,
         image=Size(height=height, width=width),
-        regions=[Box(**vars(region)) for region in found.regions],
-        heat_map=_png(found.heat_map) if heat_map else None,
+        regions=[Box(**vars(region)) for region in prediction.regions],
+        heat_map=_png(prediction.heat_map) if heat_map else None,
     )
 
 

@@ -22,6 +22,8 @@ SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 class Metrics:
     """Counters of one application, in a registry of their own.
 
+    judge_seconds: time of the model for one image.
+
     Args:
         waiting: images that are being read or judged, or wait for it.
     """
@@ -33,21 +35,16 @@ class Metrics:
         self._requests = Counter("anomaly_seg_requests", "Answers", ["path", "status"], registry=registry)
         self._seconds = Histogram("anomaly_seg_request_seconds", "Of /predict", buckets=SECONDS, registry=registry)
         self._verdicts = Counter("anomaly_seg_verdicts", "Images judged", ["verdict"], registry=registry)
-        self._batch = Histogram("anomaly_seg_batch_images", "Judged together", buckets=(1, 2, 4, 8), registry=registry)
-        self._judge = Histogram("anomaly_seg_batch_seconds", "Judging a batch", buckets=SECONDS, registry=registry)
+        self.judge_seconds = Histogram("anomaly_seg_judge_seconds", "Of one image", buckets=SECONDS, registry=registry)
 
     def verdict(self, verdict: str) -> None:
         self._verdicts.labels(verdict).inc()
-
-    def judged(self, images: int, seconds: float) -> None:
-        self._batch.observe(images)
-        self._judge.observe(seconds)
 
     def exposition(self) -> Response:
         return Response(generate_latest(self.registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     def middleware(self, app: ASGIApp) -> ASGIApp:
-        """Counts answers by path and status."""
+        """Wrap the application so that its answers are counted by path and status."""
 
         async def counted(scope: Scope, receive: Receive, send: Send) -> None:
             if scope["type"] != "http":
