@@ -46,48 +46,71 @@ def build(detectors: list[Detector], samples: list[Sample], limits: Limits) -> g
                 problem = gr.HTML("", elem_id="problem")
             with gr.Column(scale=3, min_width=320), gr.Row():
                 columns = [_Column(detector, i) for i, detector in enumerate(detectors)]
-        file, answer, number = gr.File(visible=False), gr.JSON(visible=False), gr.Number(visible=False)
-        numbers = gr.State([])  # of the choices in this browser page that have come in
-        judge_lock = threading.Lock()  # one image at a time, whoever asks
-
-        def answer_image_sources(number: int, numbers: list[int], name: str, load: Callable[[], np.ndarray]) -> Any:
-            """What `demo.show` takes; nothing if the user has chosen another image since."""
-            numbers.append(number)
-            problem, models = "", [column.blank() for column in columns]
-            try:
-                image = load()
-                with judge_lock:
-                    if number == max(numbers):
-                        models = [column.judge(image, name) for column in columns]
-            except InputError as error:
-                problem = str(error)
-            except Exception:
-                log.exception("an image could not be judged")
-                problem = FAILED
-            if number < max(numbers):
-                return gr.skip()
-            return {"number": number, "problem": view.message(problem), "models": models}
-
-        def judge_file(path: str, number: int, numbers: list[int]) -> Any:
-            return answer_image_sources(number, numbers, Path(path).name, lambda: read(Path(path), limits))
-
-        def judge_sample(number: int, numbers: list[int], event: gr.SelectData) -> Any:
-            sample = samples[event.index]
-            return answer_image_sources(number, numbers, sample.name, lambda: sample.pixels(limits))
-
-        shown_on = [column.pictures for column in columns]
-        progress: dict[str, Any] = {"show_progress": "minimal", "show_progress_on": shown_on}
-        request: dict[str, Any] = {**DIRECT, **progress, "trigger_mode": "multiple"}
-        # First of the two that follow an upload: the file moves on, which leaves room for the next one.
-        upload.upload(None, upload, [upload, file], js="(file) => [null, file]")
-        number_file = "(file) => [file, demo.chooseFile(), null]"
-        judged_file = upload.upload(judge_file, [file, number, numbers], answer, js=number_file, **request)
-        number_sample = "() => [demo.chooseSample(), null]"
-        judged_sample = gallery.select(judge_sample, [number, numbers], answer, js=number_sample, **request)
-        outputs = [problem, *(part for column in columns for part in (column.verdict, column.slider, column.pictures))]
-        for judged in (judged_file, judged_sample):
-            judged.then(None, [answer, *(column.slider for column in columns)], outputs, js="demo.show")
+        _connect(upload, gallery, problem, columns, samples, limits)
     return page
+
+
+def _connect(
+    upload: gr.File,
+    gallery: gr.Gallery,
+    problem: gr.HTML,
+    columns: "list[_Column]",
+    samples: list[Sample],
+    limits: Limits,
+) -> None:
+    """Say what happens on an upload and on a click on a sample: the server answers, the browser shows the answer."""
+    file, answer, number = gr.File(visible=False), gr.JSON(visible=False), gr.Number(visible=False)
+    numbers = gr.State([])  # of the choices in one browser page that have reached the server
+    judge = _Judge(columns)
+
+    def judge_file(path: str, number: int, numbers: list[int]) -> Any:
+        return judge(number, numbers, Path(path).name, lambda: read(Path(path), limits))
+
+    def judge_sample(number: int, numbers: list[int], event: gr.SelectData) -> Any:
+        sample = samples[event.index]
+        return judge(number, numbers, sample.name, lambda: sample.pixels(limits))
+
+    progress: dict[str, Any] = {"show_progress": "minimal", "show_progress_on": [column.verdict for column in columns]}
+    request: dict[str, Any] = {**DIRECT, **progress, "trigger_mode": "multiple"}
+    # First of the two that follow an upload: the file moves on, which leaves room for the next one.
+    upload.upload(None, upload, [upload, file], js="(file) => [null, file]")
+    number_file = "(file) => [file, demo.chooseFile(), null]"
+    judged_file = upload.upload(judge_file, [file, number, numbers], answer, js=number_file, **request)
+    number_sample = "() => [demo.chooseSample(), null]"
+    judged_sample = gallery.select(judge_sample, [number, numbers], answer, js=number_sample, **request)
+    outputs = [problem, *(part for column in columns for part in (column.verdict, column.slider, column.pictures))]
+    for judged in (judged_file, judged_sample):
+        judged.then(None, [answer, *(column.slider for column in columns)], outputs, js="demo.show")
+
+
+class _Judge:
+    """Every model's answer to one image at a time, whoever asks."""
+
+    def __init__(self, columns: "list[_Column]") -> None:
+        self.columns, self.lock = columns, threading.Lock()
+
+    def __call__(self, number: int, numbers: list[int], name: str, load: Callable[[], np.ndarray]) -> Any:
+        """What `demo.show` takes, or no update if the user has chosen another image since.
+
+        Args:
+            number: of this choice of an image.
+            numbers: of the choices that have come from the same browser page; this one is added.
+        """
+        numbers.append(number)
+        problem, models = "", [column.blank() for column in self.columns]
+        try:
+            image = load()
+            with self.lock:
+                if number == max(numbers):
+                    models = [column.judge(image, name) for column in self.columns]
+        except InputError as error:
+            problem = str(error)
+        except Exception:
+            log.exception("an image could not be judged")
+            problem = FAILED
+        if number < max(numbers):
+            return gr.skip()
+        return {"number": number, "problem": view.message(problem), "models": models}
 
 
 def _image_sources(samples: list[Sample], limits: Limits) -> tuple[gr.File, gr.Gallery]:
