@@ -110,7 +110,6 @@ def check(
         InputError: values that give no configuration, no data set, or a cache folder that cannot be written.
     """
     from anomaly_seg.data import check as data_check
-    from anomaly_seg.data.cache import default_cache
     from anomaly_seg.settings import Settings
     from anomaly_seg.training.build import read_dataset
     from anomaly_seg.training.compose import compose, compose_first, to_plain
@@ -126,7 +125,7 @@ def check(
     return data_check.check(
         read_dataset(settings),
         settings.preparation,
-        about.cache_dir or default_cache(),
+        about.cache_dir,
         about.folds,
         about.split,
         about.split_seed,

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
+from platformdirs import user_cache_path
 from tqdm import tqdm
 
 from anomaly_seg import atomic
@@ -25,10 +26,17 @@ VERSION = 3
 """Raise when the arrays change for the same sources and settings."""
 
 
-def default_cache() -> str:
-    """$ANOMALY_SEG_CACHE, or anomaly_seg in the user's cache folder."""
-    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return os.environ.get("ANOMALY_SEG_CACHE") or f"{base}/anomaly_seg"
+def default_cache() -> Path:
+    """$ANOMALY_SEG_CACHE, or anomaly_seg in the system's folder for caches: on Linux ~/.cache, or $XDG_CACHE_HOME.
+
+    Raises:
+        InputError: the user has no home folder, as in a container under a number without an account.
+    """
+    named = os.environ.get("ANOMALY_SEG_CACHE")
+    try:
+        return Path(named).expanduser() if named else user_cache_path("anomaly_seg", appauthor=False).expanduser()
+    except RuntimeError as error:
+        raise _homeless("no place for the cache of images") from error
 
 
 class Place(NamedTuple):
@@ -78,8 +86,13 @@ class Arrays:
         return Place(image, grid, grid.tiles[sample - int(np.searchsorted(self.owner, image))])
 
 
-def prepare(dataset: Dataset, preparation: Preparation, cache_dir: str | Path) -> Arrays:
+def prepare(dataset: Dataset, preparation: Preparation, cache_dir: str | Path | None = None) -> Arrays:
     """Arrays of a data set, from the cache where its sources and settings are the same.
+
+    Args:
+        dataset: from a reader.
+        preparation: how images and masks become arrays.
+        cache_dir: where they are kept, `data.cache_dir`; None: `default_cache()`.
 
     Raises:
         InputError: an image or mask that cannot be used, or a cache folder that cannot be written.
@@ -88,7 +101,7 @@ def prepare(dataset: Dataset, preparation: Preparation, cache_dir: str | Path) -
     prints = [r.image.fingerprint() for r in dataset.records]
     base = {"version": VERSION, "names": names, "images": prints}
     masks = [r.mask.fingerprint() if r.mask else None for r in dataset.records]
-    folder = Path(cache_dir).expanduser() / dataset.name
+    folder = _folder(cache_dir) / dataset.name
 
     images = _cached(folder, "images", base | preparation.key(), lambda: _images(dataset, preparation))
     shapes = images["shapes"]
@@ -115,6 +128,22 @@ def prepare(dataset: Dataset, preparation: Preparation, cache_dir: str | Path) -
         masks, images["thumbnails"], notes, np.repeat(np.arange(len(names)), counts),
         dilated["holds"].astype(np.int64) if tiled else labels, preparation,
     )  # fmt: skip
+
+
+def _folder(cache_dir: str | Path | None) -> Path:
+    if not cache_dir:
+        return default_cache()
+    try:
+        return Path(cache_dir).expanduser()
+    except RuntimeError as error:
+        raise _homeless(f"data.cache_dir={cache_dir}") from error
+
+
+def _homeless(what: str) -> InputError:
+    return InputError(
+        f"{what}: this user has no home folder; set data.cache_dir, or the environment variable ANOMALY_SEG_CACHE, to "
+        "a folder by its whole path"
+    )
 
 
 def _images(dataset: Dataset, preparation: Preparation) -> dict[str, Any]:

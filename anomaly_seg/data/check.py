@@ -31,7 +31,7 @@ class Report:
 def check(
     dataset: Dataset,
     preparation: Preparation,
-    cache_dir: str | Path,
+    cache_dir: str | Path | None,
     folds: int = 3,
     split: Policy = "grouped",
     split_seed: int = 0,
@@ -42,7 +42,7 @@ def check(
     Args:
         dataset: from the reader.
         preparation: how its images become samples.
-        cache_dir: where arrays are kept.
+        cache_dir: where arrays are kept; None: `cache.default_cache()`.
         folds, split, split_seed, splits: as in `split_file.make_folds`.
 
     Raises:

@@ -5,6 +5,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -99,7 +100,7 @@ class FoldDataModule(pl.LightningDataModule):
         batch_size: of training; evaluation takes one image, or tile, at a time.
         workers: loader processes; 0 loads in the training process.
         seed: of sampling and augmentation.
-        cache_dir: where arrays are kept.
+        cache_dir: where arrays are kept; None: `cache.default_cache()`.
         evaluate_on: "test", or "validation": score the next fold, train on the others and leave the test fold alone.
         splits: file of folds, made where it does not exist.
     """
@@ -117,7 +118,7 @@ class FoldDataModule(pl.LightningDataModule):
         batch_size: int = 1,
         workers: int = 0,
         seed: int = 0,
-        cache_dir: str = "~/.cache/anomaly_seg",
+        cache_dir: str | Path | None = None,
         evaluate_on: str = "test",
         splits: str | None = None,
     ) -> None:

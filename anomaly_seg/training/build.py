@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 
-from anomaly_seg.data.cache import default_cache
 from anomaly_seg.data.datamodule import FoldDataModule
 from anomaly_seg.data.records import Dataset
 from anomaly_seg.data.tiling import ALIGN
@@ -52,7 +51,7 @@ def make_data(settings: Settings, dataset: Dataset) -> FoldDataModule:
         batch_size=settings.batch_size,
         workers=data.workers,
         seed=settings.seed,
-        cache_dir=data.cache_dir or default_cache(),
+        cache_dir=data.cache_dir,
         evaluate_on=settings.evaluate_on,
         splits=data.splits,
     )

@@ -4,6 +4,7 @@ import errno
 import hashlib
 import json
 import os
+import pwd
 import resource
 import shutil
 import tempfile
@@ -223,11 +224,41 @@ def test_settings_out_of_range(change: dict, message: str) -> None:
 def test_place_of_the_cache(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("ANOMALY_SEG_CACHE", raising=False)
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
-    assert default_cache() == "~/.cache/anomaly_seg"
+    monkeypatch.setenv("HOME", "/home/of")
+    assert default_cache() == Path("/home/of/.cache/anomaly_seg")
     monkeypatch.setenv("XDG_CACHE_HOME", "/x")
-    assert default_cache() == "/x/anomaly_seg"
+    assert default_cache() == Path("/x/anomaly_seg")
     monkeypatch.setenv("ANOMALY_SEG_CACHE", "/y")
-    assert default_cache() == "/y"
+    assert default_cache() == Path("/y")
+    monkeypatch.setenv("ANOMALY_SEG_CACHE", "~/y")
+    assert default_cache() == Path("/home/of/y")
+
+
+@pytest.mark.parametrize(
+    ("named", "cache_dir", "says"),
+    [
+        (None, None, "no place for the cache of images: this user has no home folder; set data.cache_dir"),
+        ("~/y", None, "no place for the cache of images: this user has no home folder; set data.cache_dir"),
+        (None, "~/x", "data.cache_dir=~/x: this user has no home folder; set data.cache_dir"),
+    ],
+)
+def test_a_user_without_a_home(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, named: str | None, cache_dir: str | None, says: str
+) -> None:
+    """As in a container that runs under a number which has no account."""
+
+    def unknown(number: int) -> None:
+        raise KeyError(f"getpwuid(): uid not found: {number}")
+
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    for name in ("HOME", "XDG_CACHE_HOME", "ANOMALY_SEG_CACHE"):
+        monkeypatch.delenv(name, raising=False)
+    if named:
+        monkeypatch.setenv("ANOMALY_SEG_CACHE", named)
+    with pytest.raises(InputError, match=f"^{says}"):
+        prepare(in_memory(), HOW, cache_dir)
+    monkeypatch.setenv("ANOMALY_SEG_CACHE", str(tmp_path))
+    assert len(prepare(in_memory(), HOW).images) and list(tmp_path.iterdir())  # the remedy works
 
 
 # Colour, padding, tiles
