@@ -59,7 +59,7 @@ def sealed_model(runs: str) -> Detector:
 
 
 def draw_detection(model: Detector, records: Sequence[Record]) -> None:
-    """Each image as it is, and beside it the verdict, the heat map and the boxes, as `anomaly-seg predict` draws them."""
+    """Each image as it is, and beside it verdict, heat map and boxes, as `anomaly-seg predict` draws them."""
     panels = []
     for record in records:
         image = record.image.pixels()
