@@ -1,6 +1,5 @@
 """Measures against hand-computed values, scikit-learn and the definitions of the exact tests."""
 
-import doctest
 from typing import Any
 
 import numpy as np
@@ -16,10 +15,6 @@ from anomaly_seg.results.schema import ImageLevel, Readout
 
 # Few distinct values, so that ties between scores and with the threshold occur often.
 scored = st.lists(st.tuples(st.integers(0, 6).map(float), st.integers(0, 1)), min_size=1, max_size=40)
-
-
-def test_docstring_examples() -> None:
-    assert doctest.testmod(metrics).failed == 0
 
 
 def test_confusion_by_hand() -> None:

@@ -1,7 +1,5 @@
 """Thresholds: published values by hand, best_f against brute force, cross_fold against its promise."""
 
-import doctest
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -12,10 +10,6 @@ from anomaly_seg.evaluation import thresholds
 
 floats = st.floats(-1e300, 1e300) | st.integers(0, 5).map(float)
 scored = st.lists(st.tuples(floats, st.integers(0, 1)), min_size=1, max_size=30).filter(lambda x: any(y for _, y in x))
-
-
-def test_docstring_examples() -> None:
-    assert doctest.testmod(thresholds).failed == 0
 
 
 def test_paper_scales_with_the_number_of_pixels() -> None:
