@@ -15,7 +15,7 @@ from support.paths import ROOT
 import anomaly_seg
 from anomaly_seg import cli
 from anomaly_seg.settings import Settings
-from anomaly_seg.training.compose import compose_first, quote_paths, to_plain
+from anomaly_seg.training.compose import compose_first, quote_values, to_plain
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 FENCE = re.compile(r"^\s*```(\w*)\n(.*?)^\s*```", re.MULTILINE | re.DOTALL)
@@ -49,7 +49,7 @@ def test_pages_have_commands_for_every_verb() -> None:
 
 
 @pytest.mark.parametrize(("page", "line"), commands())
-def test_a_command_is_accepted(page: str, line: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_command_is_accepted(page: str, line: str) -> None:
     verb, *words = shlex.split(line)[1:]
     if verb not in HYDRA:
         cli._parser().parse_args([verb, *words])
@@ -59,7 +59,7 @@ def test_a_command_is_accepted(page: str, line: str, monkeypatch: pytest.MonkeyP
         del words[words.index("--cfg") :]
     if "my_set" in line or "my_network" in line or "my_study" in line:  # the reader's own
         return
-    Settings.of(to_plain(compose_first(quote_paths(words))))
+    Settings.of(to_plain(compose_first(quote_values(words))))
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -16,6 +16,7 @@ def pooled_score(probability: Float[Tensor, "b 1 h w"]) -> Float[Tensor, " b"]:
     Returns:
         (b,) in [0, h * w], float64: a map sums some 700,000 small values, and float32 would round ties into being.
 
+    >>> import torch
     >>> pooled_score(torch.full((1, 1, 2, 4), 0.25)).item()
     2.0
     """
