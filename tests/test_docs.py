@@ -36,8 +36,6 @@ def test_examples_in_docstrings(module: str) -> None:
     assert doctest.testmod(importlib.import_module(module)).failed == 0
 
 
-
-
 def commands() -> list[tuple[str, str]]:
     """Each line that calls the command line, with its page."""
     found = [(page.name, line) for page in PAGES for line in INDENTED.findall(page.read_text(encoding="utf-8"))]
