@@ -8,8 +8,8 @@ import torch
 
 from anomaly_seg.data.preparation import Preparation
 from anomaly_seg.errors import InputError
+from anomaly_seg.inference.load import KINDS
 from anomaly_seg.inference.runtimes import Outputs
-from anomaly_seg.inference.runtimes import open_model as open_runtime
 from anomaly_seg.models.base import Network
 
 IMAGES = 3
@@ -58,7 +58,7 @@ def check_equal(
     Raises:
         InputError: a score or a map differs by more than rounding explains, or is not finite.
     """
-    infer = open_runtime(path).infer
+    infer = KINDS[path.suffix](path).infer
     for number, image in enumerate(images):
         _compare(path, number, infer(image[None]), _reference(networks, image, preparation))
 
