@@ -1,5 +1,6 @@
 """`anomaly-seg export`: from finished runs to one sealed model file."""
 
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -14,6 +15,7 @@ from anomaly_seg.exporting.ensemble import HeldOut, Member, held_out, read_membe
 from anomaly_seg.exporting.graph import InferenceGraph, Preprocess
 from anomaly_seg.exporting.int8 import Pictures, compare, find_pictures, quantise
 from anomaly_seg.exporting.optimize import optimize
+from anomaly_seg.exporting.verify import IMAGES, check_equal, noise
 from anomaly_seg.inference.model_card import Data, InputContract, ModelCard
 
 
@@ -44,7 +46,8 @@ def export(
     """Write a run, or the runs of all folds, as one model file. For the arguments see `anomaly_seg.export`.
 
     Raises:
-        InputError: runs, data, threshold, format or place that cannot be used.
+        InputError: runs, data, threshold, format or place that cannot be used; or a network that the file does not
+            compute as the run did.
     """
     members = read_members(run)
     path = _target(run, to, out, threshold, int8)
@@ -54,6 +57,7 @@ def export(
     sealed, preparation = seal(members, limit.value, fewer=not int8)
     card = make_card(to, licence, members, scores, limit, preparation, sealed, pictures)
     model = make_model(sealed, preparation.channels, to)
+    _verify(model, card, sealed.names, members, pictures)
     if int8 and pictures is not None:
         model, card = _quantised(model, card, members, pictures, sealed.names)
     return Exported(tuple(formats.write(model, to, sealed.names, card.model_dump_json(indent=2), path)), card)
@@ -87,6 +91,25 @@ def make_model(sealed: InferenceGraph, channels: int, kind: formats.Format) -> A
         return program
     model = formats.onnx_model(program, sealed.names)
     return model if kind == "onnx" else formats.openvino_model(model)
+
+
+def _verify(
+    model: Any, card: ModelCard, names: list[str], members: Sequence[Member], pictures: Pictures | None
+) -> None:
+    """Write the float32 model beside nobody's files and compare it with the runs' networks, on images of theirs.
+
+    Raises:
+        InputError: it computes something else.
+    """
+    preparation = members[0].settings.preparation
+    images = noise(preparation)
+    if pictures is not None:
+        tested = pictures.compared
+        images = [pictures.sample(int(i)) for i in tested[:: max(1, len(tested) // IMAGES)][:IMAGES]]
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / f"model{formats.SUFFIX[card.format]}"
+        formats.write(model, card.format, names, card.model_dump_json(), path)
+        check_equal(path, [read_network(member) for member in members], images, preparation)
 
 
 def _pictures(member: Member, needed: bool) -> Pictures | None:

@@ -32,8 +32,15 @@ def trace(sealed: InferenceGraph, channels: int) -> ExportedProgram:
     size = (height, width) if tile else (height + 11, width + 13)
     open_sides = {0: Dim("n", min=1)} if tile else {i: Dim(name, min=1) for i, name in enumerate("nhw")}
     image = torch.zeros(2, *size, channels, dtype=torch.uint8)
-    with torch.no_grad():
-        return torch.export.export(sealed, (image,), dynamic_shapes={"image": open_sides})
+    try:
+        with torch.no_grad():
+            return torch.export.export(sealed, (image,), dynamic_shapes={"image": open_sides})
+    except Exception as error:  # of many kinds, for what torch cannot write as a graph
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        raise InputError(
+            f"the network cannot be sealed: torch.export says: {reason}. Its forward pass, maps and scores have to be "
+            "made of torch operations alone, without branches that depend on the image"
+        ) from error
 
 
 def onnx_model(program: ExportedProgram, names: list[str]) -> Any:

@@ -58,9 +58,11 @@ class Pictures:
 
     def batches(self) -> list[np.ndarray]:
         """What the graph is calibrated with, (1, h, w, c) each: images, or of each its middle tile."""
-        return [self._input(self.image(i))[None] for i in self.calibrating.tolist()]
+        return [self.sample(i)[None] for i in self.calibrating.tolist()]
 
-    def _input(self, pixels: np.ndarray) -> np.ndarray:
+    def sample(self, index: int) -> np.ndarray:
+        """What the graph takes of an image, (h, w, c) uint8: the whole, or its middle tile."""
+        pixels = self.image(index)
         if self.preparation.fit != "tile":
             return pixels
         tiles = self.preparation.tile_grid(*pixels.shape[:2]).tiles

@@ -25,17 +25,6 @@ ROUNDING = 1e-6
 """Difference for each pixel of a map that float32 alone can make in a score that sums them."""
 
 
-def samples(images: Sequence[np.ndarray], preparation: Preparation) -> list[np.ndarray]:
-    """What a graph takes for these images, (h, w, c) uint8: the image, or its middle tile."""
-    if preparation.fit != "tile":
-        return list(images)
-    from anomaly_seg.data.tiling import cut
-
-    tiles = [preparation.tile_grid(*image.shape[:2]).tiles for image in images]
-    size = preparation.height, preparation.width
-    return [cut(image, of[len(of) // 2], *size) for image, of in zip(images, tiles, strict=True)]
-
-
 def noise(preparation: Preparation) -> list[np.ndarray]:
     """Images to compare by where the run's own are gone: smooth noise, (h, w, c) uint8, of the network's size."""
     rng = np.random.default_rng(0)
@@ -52,7 +41,7 @@ def check_equal(
     Args:
         path: of the file.
         networks: as they were trained, in evaluation mode.
-        images: (h, w, c) uint8, as `samples` gives them.
+        images: (h, w, c) uint8, as the graph takes them; with fit "tile" of the tiles' size.
         preparation: how the runs made samples of images.
 
     Raises:
