@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 from pathlib import Path
 from types import ModuleType
 
@@ -12,6 +13,8 @@ from support.helpers import load_script
 from support.paths import ROOT
 
 from anomaly_seg.errors import InputError
+from anomaly_seg.settings import Settings
+from anomaly_seg.training.compose import compose_first, to_plain
 
 SCRIPT = ROOT / "experiments" / "tables.py"
 
@@ -56,6 +59,23 @@ def test_every_link_of_the_pages_leads_somewhere() -> None:
         target = (page.parent / place) if place else page
         assert target.exists(), f"{page}: {link}"
         assert not anchor or anchor in anchors(target), f"{page}: {link}"
+
+
+def published_commands() -> list[str]:
+    """Every `anomaly-seg train` that a page gives, each once."""
+    pages = sorted((ROOT / "experiments").rglob("*.md"))
+    lines = [line.strip() for page in pages for line in page.read_text(encoding="utf-8").splitlines()]
+    return list(dict.fromkeys(line for line in lines if line.startswith("anomaly-seg train ")))
+
+
+def test_every_published_command_composes() -> None:
+    commands = published_commands()
+    assert len(commands) > 20
+    for command in commands:
+        overrides = [word for word in shlex.split(command, comments=True)[2:] if word != "-m"]
+        settings = Settings.of(to_plain(compose_first(ROOT / "conf", overrides)))
+        study = re.search(r"experiment=(\w+)", command)
+        assert study is None or "experiment_name=" in command or settings.experiment_name == study[1], command
 
 
 def bench_rows(heading: str) -> list[list[str]]:
