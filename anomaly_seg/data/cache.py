@@ -54,7 +54,7 @@ class Arrays:
     images: (t, height, width) uint8, or (t, height, width, 3) RGB. masks: dilated, (t, height, width) uint8 of 0
     and 1. exact: undilated, likewise. shapes: (n, 2) native height and width. defect_pixels: (n,) native,
     undilated. labels: (n,) 1 = defective. fingerprints: n contents; mask_fingerprints: likewise, None without a
-    mask. thumbnails: (n, 4096) for `twins`. notes: what the masks made worth saying. owner: (t,) index of the
+    mask. thumbnails: (n, 4096) for `find_duplicates`. notes: what the masks made worth saying. owner: (t,) index of the
     image. sample_labels: (t,) of the image, or whether the tile's dilated mask holds a defect. preparation: what made
     them.
     """

@@ -128,7 +128,7 @@ def _fold_table(arrays: Arrays, duplicates: Duplicates, folds: np.ndarray, teste
         shared = count_leaks(duplicates, np.flatnonzero(~test), np.flatnonzero(test))
         sides = [count for side in (~test, test) for count in (int(side.sum()), int(arrays.labels[side].sum()))]
         rows.append([fold, *sides, shared["identical"], shared["near"]])
-    head = ["fold", "train", "defective", "test", "defective", "test with identical\ntwin in train", "with near\ntwin"]
+    head = ["fold", "train", "defective", "test", "defective", "test with duplicate\nin train", "with near-\nduplicate"]
     return tabulate(rows, head)
 
 

@@ -59,12 +59,12 @@ class Duplicates:
         return sum(int((pairs & (folds[rows, None] != folds)).sum()) for rows, pairs in self.blocks(kind))
 
     def beside(self, kind: Kind, images: np.ndarray) -> np.ndarray:
-        """Which images, (n,) bool, have a twin of this kind among the given ones, (n,) bool."""
-        found = np.zeros(len(images), bool)
+        """Which images, (n,) bool, have a duplicate of this kind among the given ones, (n,) bool."""
+        has_one = np.zeros(len(images), bool)
         for rows, pairs in self.blocks(kind):
-            found[rows] |= (pairs & images).any(axis=1)
-            found |= pairs[images[rows]].any(axis=0)
-        return found
+            has_one[rows] |= (pairs & images).any(axis=1)
+            has_one |= pairs[images[rows]].any(axis=0)
+        return has_one
 
     def joined(self, group_numbers: np.ndarray, kinds: Sequence[Kind]) -> np.ndarray:
         """Groups (n,) int, of 0 to n - 1, with those made one that such duplicates link, however indirectly: (n,)

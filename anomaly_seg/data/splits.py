@@ -153,7 +153,7 @@ def group_representatives(groups: Sequence[str], duplicates: Duplicates | None, 
 
 
 def count_leaks(duplicates: Duplicates, train: np.ndarray, test: np.ndarray) -> dict[str, int]:
-    """How many test images have a twin among the training images, by kind of the closest twin.
+    """How many test images have a duplicate among the training images, by kind of the closest.
 
     Args:
         duplicates: from `find_duplicates`.

@@ -1,9 +1,9 @@
-"""An alarm threshold that keeps a promise: "at most a share of the defects is missed, with this confidence".
+"""An alarm threshold with a guarantee: "at most a share of the defects is missed, with this confidence".
 
 With n independent defective scores and a threshold just below the k-th smallest, k - 1 of them are missed. Its true
-miss rate exceeds a only if k - 1 or fewer of the n fell into the lowest part, of probability a or more, of the
+miss rate exceeds a only if k - 1 or fewer of the n fell into the lowest region, of probability a or more, of the
 distribution: the chance of that is at most P(Bin(n, a) <= k - 1), whatever the distribution, ties and discrete scores
-included. So the largest k with P(Bin(n, a) <= k - 1) <= 1 - c promises "at most a, with confidence c". It is
+included. So the largest k with P(Bin(n, a) <= k - 1) <= 1 - c guarantees "at most a, with confidence c". It is
 
 - a one-sided distribution-free tolerance limit (Wilks, Annals of Mathematical Statistics 12, 1941); for distributions
   with jumps it holds at least as often as it says (Scheffé and Tukey, ibid. 16, 1945);
@@ -11,21 +11,21 @@ included. So the largest k with P(Bin(n, a) <= k - 1) <= 1 - c promises "at most
   most a;
 - split-conformal prediction for the class "defective", with validity conditional on the calibration images (Vovk,
   "Conditional validity of inductive conformal predictors", 2012; Angelopoulos and Bates, "A gentle introduction to
-  conformal prediction", 2021, on the distribution of coverage). The usual, marginal form promises a only on average
-  over calibration sets, and is left out: one kind of promise, the stronger.
+  conformal prediction", 2021, on the distribution of coverage). The usual, marginal form guarantees a only on
+  average over calibration sets, and is left out: one kind of guarantee, the stronger.
 
 What it assumes, and what it cannot do:
 
-- Calibration defects and later ones are independent draws from the same production. Nothing is promised about
-  new kinds of defect, another camera or another light.
-- Several images of one part are not independent. With `groups`, a part counts once, by its lowest defective score: the
-  promise is then about parts, a part being missed if any of its defective images is.
+- Calibration defects and later ones are independent draws from the same production. Nothing is guaranteed
+  about new kinds of defect, another camera or another light.
+- Several images of one group (one physical part) are not independent. With `groups`, a group counts once, by its lowest
+  defective score: the guarantee is then about groups, a group being missed if any of its defective images is.
 - `strict`: all scores come from the very model that is deployed, on images that it was not trained, tuned or picked on.
   `pooled`: cross-fold scores, each image scored by the one fold's model that did not see it. The deployed model is
   another one (a fold's, or the ensemble), and the folds' scores hang together through shared training images, so the
-  promise carries over only as far as these models score alike; no theorem says so (Barber, Candès, Ramdas and
+  guarantee carries over only as far as these models score alike; no theorem says so (Barber, Candès, Ramdas and
   Tibshirani, "Predictive inference with the jackknife+", 2021, show that pooled folds may lose up to a factor of two of
-  the marginal promise). `duplicates`: some of these images have an identical one in training, so that scores on them
+  the marginal guarantee). `duplicates`: some of these images have an identical one in training, so that scores on them
   say little about new ones. The sentence says which of the three it is.
 """
 
@@ -42,7 +42,7 @@ from anomaly_seg.evaluation.metrics import checked, clopper_pearson
 
 Basis = Literal["strict", "pooled", "duplicates"]
 
-PROMISES = ((0.05, 0.90), (0.05, 0.95), (0.10, 0.90), (0.10, 0.95))
+GUARANTEES = ((0.05, 0.90), (0.05, 0.95), (0.10, 0.90), (0.10, 0.95))
 """(miss rate, confidence) that `train` and `report` try."""
 
 MARGIN = 1e-3
@@ -53,11 +53,11 @@ ROUNDING = 1e-9  # relative; lets a bound that is met exactly, such as 0.9^2 <= 
 
 
 @dataclass(frozen=True)
-class Promise:
-    """A threshold and what it promises. Verdict: defective if ``score > threshold``.
+class Guarantee:
+    """A threshold and what it guarantees. Verdict: defective if ``score > threshold``.
 
-    misses_allowed: how many of the ``defective`` calibration units (images, or parts where there are several images of
-    one) may lie below the threshold. false_alarms: of ``good`` images, at the threshold. The threshold depends on
+    misses_allowed: how many of the ``defective`` calibration units (images, or groups where one has several images)
+    may lie below the threshold. false_alarms: of ``good`` images, at the threshold. The threshold depends on
     defective scores only, so `false_alarm_interval` is exact for independent good images.
     """
 
@@ -69,7 +69,7 @@ class Promise:
     false_alarms: int
     good: int
     basis: Basis = "strict"
-    unit: Literal["images", "parts"] = "images"
+    unit: Literal["images", "groups"] = "images"
 
     @property
     def false_alarm_interval(self) -> tuple[float, float]:
@@ -78,14 +78,14 @@ class Promise:
 
     @property
     def sentence(self) -> str:
-        """The promise, what it costs and what it assumes, for people."""
+        """The guarantee, what it costs and what it assumes, for people."""
         says = f"at most {percent(self.miss_rate)} of defective {self.unit} missed, with confidence "
         says += (
             f"{percent(self.confidence)} (from {self.defective} held-out ones, of which {self.misses_allowed} may be "
         )
         says += "missed). "
-        if self.unit == "parts":
-            says += "A part is missed if any of its defective images is. "
+        if self.unit == "groups":
+            says += "A group is missed if any of its defective images is. "
         says += f"{self._cost()} It holds for {self.unit} drawn independently from the same production."
         if self.basis == "strict":
             return f"{says[0].upper()}{says[1:]}"
@@ -109,16 +109,16 @@ class Promise:
 
 
 class NotEnoughError(InputError):
-    """Too few defective samples for the promise. needed: how many it takes; smallest: miss rate that these allow."""
+    """Too few defective samples for the guarantee. needed: how many it takes; smallest: miss rate that these allow."""
 
     def __init__(self, miss_rate: float, confidence: float, defective: int, unit: str) -> None:
         self.needed = needed(miss_rate, confidence)
         self.defective = defective
-        self.smallest = best_promise(defective, confidence)
+        self.smallest = smallest_miss_rate(defective, confidence)
         reachable = math.ceil(self.smallest * 1000) / 1000  # rounded up, so that the advice can be followed
         advice = f"ask for a miss rate of {reachable:g} or more, or add defective {unit}"
         super().__init__(
-            f"not enough defective samples for this promise: a miss rate of {miss_rate:g} with confidence "
+            f"not enough defective samples for this guarantee: a miss rate of {miss_rate:g} with confidence "
             f"{confidence:g} needs {self.needed} held-out defective {unit}, and there are {defective}: "
             + (advice if reachable < 1 else f"add defective {unit}")
         )
@@ -131,19 +131,19 @@ def guarantee(
     confidence: float,
     groups: Sequence[str] | None = None,
     basis: Basis = "strict",
-) -> Promise:
-    """The highest threshold that promises "at most `miss_rate` of the defects missed, with `confidence`".
+) -> Guarantee:
+    """The highest threshold that guarantees "at most `miss_rate` of the defects missed, with `confidence`".
 
     Args:
         scores: (n,), finite, of images that the model did not see; higher = more defective.
         labels: (n,) of 0 and 1.
         miss_rate, confidence: in (0, 1).
-        groups: (n,) the part that each image shows; None: every image shows another part.
+        groups: (n,) the group of each image; None: every image is a group of its own.
         basis: "strict" for one model and its own held-out images, "pooled" for the scores of several folds,
             "duplicates" for either where an identical image was in training.
 
     Raises:
-        NotEnoughError: too few defective samples for this promise.
+        NotEnoughError: too few defective samples for this guarantee.
         InputError: miss rate or confidence outside (0, 1).
         ValueError: as `metrics.confusion`, or groups of another length.
 
@@ -158,11 +158,11 @@ def guarantee(
     at = float(np.partition(units, missed)[missed])
     threshold = at - max(MARGIN * abs(at), FLOAT32_FLOOR_MARGIN)
     alarms, good = int(np.sum(s[~y] > threshold)), int(np.sum(~y))
-    return Promise(threshold, missed, len(units), miss_rate, confidence, alarms, good, basis, unit)
+    return Guarantee(threshold, missed, len(units), miss_rate, confidence, alarms, good, basis, unit)
 
 
 def basis_of(folds: int, identical: int) -> Basis:
-    """What a promise rests on: scores from so many folds, and so many images with an identical one in training."""
+    """What a guarantee rests on: scores from so many folds, and so many images with an identical one in training."""
     if identical:
         return "duplicates"
     return "strict" if folds == 1 else "pooled"
@@ -185,7 +185,7 @@ def misses_allowed(n: int, miss_rate: float, confidence: float) -> int | None:
 
 
 def needed(miss_rate: float, confidence: float) -> int:
-    """The smallest n with (1 - miss_rate)^n <= 1 - confidence: fewer defective samples cannot carry the promise.
+    """The smallest n with (1 - miss_rate)^n <= 1 - confidence: fewer defective samples cannot carry the guarantee.
 
     Raises as `misses_allowed`.
 
@@ -197,12 +197,12 @@ def needed(miss_rate: float, confidence: float) -> int:
     return max(1, math.ceil(wanted / math.log1p(-miss_rate)))
 
 
-def best_promise(n: int, confidence: float) -> float:
-    """The smallest miss rate that n defective samples can promise, if none of them is missed; 1 (nothing) for n = 0.
+def smallest_miss_rate(n: int, confidence: float) -> float:
+    """The smallest miss rate that n defective samples can guarantee, if none of them is missed; 1 (nothing) for n = 0.
 
     Raises InputError for a confidence outside (0, 1).
 
-    >>> round(best_promise(59, 0.95), 4)
+    >>> round(smallest_miss_rate(59, 0.95), 4)
     0.0495
     """
     _check(0.5, confidence)
@@ -216,17 +216,17 @@ def percent(share: float) -> str:
 
 def _units(
     scores: NDArray[np.float64], defective: NDArray[np.bool_], groups: Sequence[str] | None
-) -> tuple[NDArray[np.float64], Literal["images", "parts"]]:
-    """Lowest defective score of every part, (parts,); "images" where no part has more than one."""
-    found = scores[defective]
+) -> tuple[NDArray[np.float64], Literal["images", "groups"]]:
+    """Lowest defective score of every group, (groups,); "images" where no group has more than one."""
+    defects = scores[defective]
     if groups is None:
-        return found, "images"
+        return defects, "images"
     if len(groups) != len(scores):
         raise ValueError(f"needs one group per image, got {len(groups)} for {len(scores)}")
     names, index = np.unique(np.asarray(groups, dtype=str)[defective], return_inverse=True)
     lowest = np.full(len(names), np.inf)
-    np.minimum.at(lowest, index, found)
-    return lowest, "images" if len(names) == len(found) else "parts"
+    np.minimum.at(lowest, index, defects)
+    return lowest, "images" if len(names) == len(defects) else "groups"
 
 
 def _check(miss_rate: float, confidence: float) -> None:

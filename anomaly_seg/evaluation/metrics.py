@@ -106,7 +106,7 @@ def resampled_average_precision(
 ) -> NDArray[np.float64]:
     """Bootstrap of `average_precision`: units drawn with replacement, as many as there are, with all their images.
 
-    A unit is what varies independently: a part, of which there may be several images (cluster bootstrap; Davison and
+    A unit is what varies independently: a group, of which there may be several images (cluster bootstrap; Davison and
     Hinkley, Bootstrap Methods and their Application, 1997, 3.8). The draws depend on the units and the seed alone, so
     those of two methods on the same images are pairs.
 
@@ -120,8 +120,8 @@ def resampled_average_precision(
     number = int(unit.max()) + 1
     counts = np.random.default_rng(seed).multinomial(number, np.full(number, 1 / number), size=draws)
     step = max(1, 2_000_000 // len(unit))  # rows at once: memory stays small however many images there are
-    parts = [weighted_average_precision(scores, labels, counts[k : k + step, unit]) for k in range(0, draws, step)]
-    return np.concatenate(parts)
+    chunks = [weighted_average_precision(scores, labels, counts[k : k + step, unit]) for k in range(0, draws, step)]
+    return np.concatenate(chunks)
 
 
 def percentile_interval(values: ArrayLike, confidence: float = 0.95) -> tuple[float | None, float | None]:

@@ -60,8 +60,8 @@ class Pixels:
 
     def measures(self) -> PixelLevel:
         """AP, IoU and Dice. Raises as `metrics.pixel_measures`."""
-        found = metrics.pixel_measures(self.threshold, self.tp, self.fp, self.fn, self.tn)
-        return PixelLevel(**found._asdict())
+        measures = metrics.pixel_measures(self.threshold, self.tp, self.fp, self.fn, self.tn)
+        return PixelLevel(**measures._asdict())
 
 
 def finished(run_dir: Path) -> bool:

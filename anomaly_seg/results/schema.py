@@ -141,9 +141,9 @@ class Training(_StrictModel):
 
 
 class GuaranteeResult(_StrictModel):
-    """One promise of `guarantee`, or why it cannot be given.
+    """One guarantee, see `evaluation.guarantee`, or why it cannot be given.
 
-    ``defective``: independent samples (parts, where a part has several images); ``needed``: how many it takes.
+    ``defective``: independent samples (groups, where a group has several images); ``needed``: how many it takes.
     ``threshold``, ``misses_allowed`` and ``false_alarms`` are None with too few; ``smallest_miss_rate`` is what they do
     allow at that confidence. ``says``: the same for people.
     """
@@ -162,8 +162,8 @@ class GuaranteeResult(_StrictModel):
 
     @classmethod
     def every(cls, scores: ArrayLike, labels: ArrayLike, groups: Sequence[str], basis: guarantee.Basis) -> list[Self]:
-        """All `guarantee.PROMISES` for these held-out scores; ``groups``: the part of each image. Raises as there."""
-        return [cls._of(scores, labels, groups, basis, *wanted) for wanted in guarantee.PROMISES]
+        """All `guarantee.GUARANTEES` for these held-out scores; ``groups``: of each image. Raises as there."""
+        return [cls._of(scores, labels, groups, basis, *wanted) for wanted in guarantee.GUARANTEES]
 
     @classmethod
     def _of(
@@ -175,11 +175,11 @@ class GuaranteeResult(_StrictModel):
         miss_rate: float,
         confidence: float,
     ) -> Self:
-        found: dict[str, Any] = {"misses_allowed": None, "threshold": None, "false_alarms": None}
+        at: dict[str, Any] = {"misses_allowed": None, "threshold": None, "false_alarms": None}
         try:
             kept = guarantee.guarantee(scores, labels, miss_rate, confidence, groups, basis)
             defective, says = kept.defective, kept.sentence
-            found = {name: getattr(kept, name) for name in found}
+            at = {name: getattr(kept, name) for name in at}
         except guarantee.NotEnoughError as error:
             defective, says = error.defective, str(error)
         return cls(
@@ -188,10 +188,10 @@ class GuaranteeResult(_StrictModel):
             basis=basis,
             defective=defective,
             needed=guarantee.needed(miss_rate, confidence),
-            smallest_miss_rate=guarantee.best_promise(defective, confidence),
+            smallest_miss_rate=guarantee.smallest_miss_rate(defective, confidence),
             good=int(np.sum(np.asarray(labels) == 0)),
             says=says,
-            **found,
+            **at,
         )
 
 

@@ -71,7 +71,7 @@ def test_minimum_median_and_maximum(tmp_path: Path) -> None:
     assert "D = " not in text
 
 
-def test_the_twins_of_kolektor(tmp_path: Path) -> None:
+def test_the_duplicates_of_kolektor(tmp_path: Path) -> None:
     folder = write_kolektor(tmp_path / "k", PUBLISHED_ITEMS)
     for view in range(2):
         (folder / "kos26" / f"Part{view}.jpg").write_bytes((folder / "kos01" / f"Part{view}.jpg").read_bytes())
@@ -117,7 +117,7 @@ def test_images_that_are_all_alike(tmp_path: Path) -> None:
     assert "near duplicates join 12 of 12 groups into one group; use data.split=grouped" in unwrapped(refused.text)
 
 
-def test_of_many_twins_the_closest_are_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_many_duplicates_the_closest_are_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("anomaly_seg.data.duplicates.LISTED", 2)
     dataset = in_memory()
     for i in (1, 3, 5):  # one picture under three groups: three pairs
@@ -262,7 +262,7 @@ def test_folds_from_a_file(tmp_path: Path) -> None:
     assert found.problems == 1 and "the data have changed since, groups: 1 new (p6)" in unwrapped(found.text)
 
 
-def test_twins_apart_in_saved_folds_need_new_ones(tmp_path: Path) -> None:
+def test_duplicates_apart_in_saved_folds_need_new_ones(tmp_path: Path) -> None:
     file, dataset = tmp_path / "folds.json", in_memory()
     report(tmp_path, dataset, splits=str(file), split="grouped")
     dataset.records[3].image.array = dataset.records[1].image.array  # p1/v1 = p0/v1, found after the folds were made

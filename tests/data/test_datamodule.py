@@ -73,7 +73,7 @@ def test_published_and_grouped_folds_of_kolektor(tmp_path: Path) -> None:
 
 
 def test_validation_leaves_the_test_fold_alone(tmp_path: Path) -> None:
-    """The next fold is scored, the third trained on; a twin in the fold left out is no twin in training."""
+    """The next fold is scored, the third trained on; a duplicate in the fold left out is no duplicate in training."""
     dataset = in_memory()
     dataset.published_folds = {f"p{i}": i % 3 for i in range(6)}
     dataset.records[3].image.array = dataset.records[1].image.array  # p1/v1 shows what p0/v1 shows: folds 1 and 0

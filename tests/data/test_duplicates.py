@@ -52,7 +52,7 @@ def test_views_of_one_item_are_not_compared() -> None:
     assert duplicates_of([scene("a"), scene("a")], ["x", "x"]) == []
 
 
-def test_different_scenes_are_no_twins() -> None:
+def test_different_scenes_are_no_duplicates() -> None:
     assert duplicates_of([scene(str(i)) for i in range(30)], [str(i) for i in range(30)]) == []
 
 
@@ -62,7 +62,7 @@ def test_the_same_pixels_in_other_bytes_are_near() -> None:
     assert twin.kind == "near" and twin.similarity == pytest.approx(1, abs=1e-5)
 
 
-def test_flat_images_are_twins_only_if_identical() -> None:
+def test_flat_images_are_duplicates_only_if_identical() -> None:
     flat = [np.full((16, 16), grey, np.uint8) for grey in (7, 7, 8)]
     assert duplicates_of(flat, ["x", "y", "z"]) == [DuplicatePair(0, 1, "identical", 1.0)]
 

@@ -19,13 +19,16 @@ ITEMS = [group for group in PUBLISHED_ITEMS for _ in range(2)]
 LABELS = [1, 0] * 50
 
 
-def twins(a: str, b: str, kind: str) -> list[DuplicatePair]:
+def duplicates(a: str, b: str, kind: str) -> list[DuplicatePair]:
     """The two views of one group and those of the other."""
     return [DuplicatePair(ITEMS.index(a) + view, ITEMS.index(b) + view, kind, 1.0) for view in range(2)]
 
 
-TWINS = duplicates_of(
-    100, twins("kos01", "kos26", "identical") + twins("kos27", "kos34", "identical") + twins("kos38", "kos39", "near")
+DUPLICATES = duplicates_of(
+    100,
+    duplicates("kos01", "kos26", "identical")
+    + duplicates("kos27", "kos34", "identical")
+    + duplicates("kos38", "kos39", "near"),
 )
 
 
@@ -35,20 +38,22 @@ def by_item(groups: list[str], folds: np.ndarray) -> dict[str, int]:
 
 
 def test_published_folds_are_left_alone() -> None:
-    assert by_item(ITEMS, assign_folds(ITEMS, LABELS, 3, "published", TWINS, published_folds())) == published_folds()
+    assert (
+        by_item(ITEMS, assign_folds(ITEMS, LABELS, 3, "published", DUPLICATES, published_folds())) == published_folds()
+    )
 
 
-def test_grouped_moves_the_later_twin_and_nothing_else() -> None:
-    folds = by_item(ITEMS, assign_folds(ITEMS, LABELS, 3, "grouped", TWINS, published_folds()))
+def test_grouped_moves_the_later_duplicate_and_nothing_else() -> None:
+    folds = by_item(ITEMS, assign_folds(ITEMS, LABELS, 3, "grouped", DUPLICATES, published_folds()))
     assert folds == published_folds() | {"kos26": 1, "kos34": 0}  # kos01 is in fold 1, kos27 in fold 0
 
 
-def test_grouped_near_moves_near_twins_too() -> None:
-    folds = by_item(ITEMS, assign_folds(ITEMS, LABELS, 3, "grouped_near", TWINS, published_folds()))
+def test_grouped_near_moves_near_duplicates_too() -> None:
+    folds = by_item(ITEMS, assign_folds(ITEMS, LABELS, 3, "grouped_near", DUPLICATES, published_folds()))
     assert folds == published_folds() | {"kos26": 1, "kos34": 0, "kos39": 0}  # kos38 is in fold 0
 
 
-def test_twins_of_twins_stay_together() -> None:
+def test_duplicates_of_duplicates_stay_together() -> None:
     groups, labels = ["d", "c", "b", "a", "e", "f"], [1] * 6
     chain = [
         DuplicatePair(0, 1, "identical", 1.0),
@@ -59,7 +64,7 @@ def test_twins_of_twins_stay_together() -> None:
     assert assign_folds(groups, labels, 3, "grouped", duplicates_of(6, chain), published).tolist() == [2, 2, 2, 2, 0, 1]
 
 
-def test_across_counts_test_images_by_their_closest_twin() -> None:
+def test_across_counts_test_images_by_their_closest_duplicate() -> None:
     listed = [
         DuplicatePair(0, 3, "identical", 1.0),
         DuplicatePair(0, 4, "near", 0.95),  # 0 counts once, as identical
@@ -80,9 +85,9 @@ def test_across_the_published_and_the_grouped_folds() -> None:
         "grouped_near": [(0, 0)] * 3,
     }
     for policy, counts in expected.items():
-        folds = assign_folds(ITEMS, LABELS, 3, policy, TWINS, published_folds())
+        folds = assign_folds(ITEMS, LABELS, 3, policy, DUPLICATES, published_folds())
         sides = [(np.flatnonzero(folds != k), np.flatnonzero(folds == k)) for k in range(3)]
-        assert [tuple(count_leaks(TWINS, *side).values()) for side in sides] == counts
+        assert [tuple(count_leaks(DUPLICATES, *side).values()) for side in sides] == counts
 
 
 items_and_labels = st.lists(
@@ -116,7 +121,7 @@ links = st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), max_size=8)
 
 
 @given(data=items_and_labels, pairs=links, folds=st.integers(2, 4), seed=st.integers(0, 99))
-def test_groups_linked_by_twins_are_never_parted(
+def test_groups_linked_by_duplicates_are_never_parted(
     data: list[tuple[str, int]], pairs: list[tuple[int, int]], folds: int, seed: int
 ) -> None:
     """Whatever the links, both ends of one share a fold, and every fold has both sides' defects; or it is refused."""
@@ -230,8 +235,8 @@ def test_a_place_that_takes_no_file(tmp_path: Path) -> None:
         make_folds(in_memory(groups=3), [1, 0] * 3, None, 3, "grouped", 0, tmp_path / "file" / "f.json")
 
 
-def test_grouped_without_published_folds_keeps_twins_together() -> None:
-    pairs = duplicates_of(100, twins("kos03", "kos44", "identical"))
+def test_grouped_without_published_folds_keeps_duplicates_together() -> None:
+    pairs = duplicates_of(100, duplicates("kos03", "kos44", "identical"))
     for seed in range(10):
         folds = by_item(ITEMS, assign_folds(ITEMS, LABELS, 3, "grouped", pairs, seed=seed))
         assert folds["kos03"] == folds["kos44"]
@@ -240,7 +245,7 @@ def test_grouped_without_published_folds_keeps_twins_together() -> None:
 # What cannot be
 
 
-def test_near_twins_that_join_nearly_all_items_are_named() -> None:
+def test_near_duplicates_that_join_nearly_all_items_are_named() -> None:
     """Nine of ten groups in one group leave two groups for three folds; without near duplicates the folds can be."""
     groups = [f"i{k}" for k in range(10)]
     chain = duplicates_of(10, [DuplicatePair(k, k + 1, "near", 0.95) for k in range(8)])
@@ -248,11 +253,11 @@ def test_near_twins_that_join_nearly_all_items_are_named() -> None:
     with pytest.raises(InputError, match=message):
         assign_folds(groups, [1] * 10, 3, "grouped_near", chain)
     assert assign_folds(groups, [1] * 10, 3, "grouped", chain).max() == 2
-    with pytest.raises(InputError, match=r"use fewer folds"):  # not the near twins' fault
+    with pytest.raises(InputError, match=r"use fewer folds"):  # not the near-duplicates' fault
         assign_folds(groups, [0] * 9 + [1], 3, "grouped_near", chain)
 
 
-def test_near_twins_leave_a_published_fold_without_images() -> None:
+def test_near_duplicates_leave_a_published_fold_without_images() -> None:
     """Folds 0 and 1 are a and b; joined, both are fold 0."""
     pair, published = duplicates_of(2, [DuplicatePair(0, 1, "near", 0.95)]), {"a": 0, "b": 1}
     with pytest.raises(

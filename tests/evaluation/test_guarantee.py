@@ -16,13 +16,13 @@ from support.paths import ROOT
 
 from anomaly_seg.errors import InputError
 from anomaly_seg.evaluation.guarantee import (
-    PROMISES,
+    GUARANTEES,
+    Guarantee,
     NotEnoughError,
-    Promise,
-    best_promise,
     guarantee,
     misses_allowed,
     needed,
+    smallest_miss_rate,
 )
 from anomaly_seg.reporting.report import build
 from anomaly_seg.results import run_files
@@ -72,8 +72,8 @@ def test_same_as_the_exact_upper_limit_for_the_misses(n: int, a: float, c: float
 
 
 @given(st.integers(1, 500), st.floats(0.01, 0.99))
-def test_best_promise_is_the_edge(n: int, confidence: float) -> None:
-    best = best_promise(n, confidence)
+def test_smallest_miss_rate_is_the_edge(n: int, confidence: float) -> None:
+    best = smallest_miss_rate(n, confidence)
     assert (1 - best) ** n == pytest.approx(1 - confidence)
     assert misses_allowed(n, min(best * 1.001, 0.99999), confidence) is not None
     assert misses_allowed(n, best * 0.999, confidence) is None
@@ -83,7 +83,7 @@ def test_threshold_by_hand() -> None:
     # 38 defective scores 1..38: P(Bin(38, 0.1) <= 1) = 0.0953 <= 0.1, so one may be missed: just below the second.
     scores, labels = [*range(1, 39), 0.5, 1.999, 2, 30], [1] * 38 + [0] * 4
     promise = guarantee(scores, labels, 0.1, 0.9)
-    assert promise == Promise(promise.threshold, 1, 38, 0.1, 0.9, false_alarms=3, good=4)
+    assert promise == Guarantee(promise.threshold, 1, 38, 0.1, 0.9, false_alarms=3, good=4)
     assert promise.threshold == pytest.approx(2 - 0.002)  # 1.999 is above it
     assert promise.false_alarm_interval == pytest.approx((0.19412, 0.99369), abs=1e-5)  # 3 of 4, tabulated
 
@@ -116,9 +116,9 @@ def test_a_part_counts_once_by_its_lowest_defective_score() -> None:
     scores = [*range(10, 32), *range(40, 62), 9, 3]
     groups = [*parts, *parts, "p0", "p1"]
     promise = guarantee(scores, [1] * 45 + [0], 0.1, 0.9, groups)  # lowest: 9, 11, 12, ...; the good 3 is no defect
-    assert (promise.defective, promise.misses_allowed, promise.unit) == (22, 0, "parts")
+    assert (promise.defective, promise.misses_allowed, promise.unit) == (22, 0, "groups")
     assert promise.threshold == pytest.approx(9, rel=2e-3)
-    assert "A part is missed if any of its defective images is." in promise.sentence
+    assert "A group is missed if any of its defective images is." in promise.sentence
     assert guarantee(range(22), [1] * 22, 0.1, 0.9, parts).unit == "images"  # one image each
 
 
@@ -129,7 +129,7 @@ def test_too_few_are_told_how_many_it_takes_and_what_they_allow() -> None:
     assert (error.needed, error.defective) == (59, 50)
     assert error.smallest == pytest.approx(0.0581551, abs=1e-6)  # 1 - 0.05^(1/50)
     assert str(error) == (
-        "not enough defective samples for this promise: a miss rate of 0.05 with confidence 0.95 needs 59 held-out "
+        "not enough defective samples for this guarantee: a miss rate of 0.05 with confidence 0.95 needs 59 held-out "
         "defective images, and there are 50: ask for a miss rate of 0.059 or more, or add defective images"
     )
     assert guarantee(range(60), [1] * 50 + [0] * 10, 0.059, 0.95).misses_allowed == 0  # the advice can be followed
@@ -163,11 +163,11 @@ def test_sentences() -> None:
     pooled = guarantee(scores, labels, 0.05, 0.95, basis="pooled").sentence
     assert pooled.startswith("If the deployed model scores like the models of the folds: at most 5 %")
     assert pooled.endswith("pooled over folds, so this is an estimate, not a strict guarantee.")
-    twins = guarantee(scores, labels, 0.05, 0.95, basis="duplicates").sentence
-    assert twins.startswith("If new images are scored like these: at most 5 %")
-    assert twins.endswith("an identical one in training, so this is an estimate, not a strict guarantee.")
+    duplicates = guarantee(scores, labels, 0.05, 0.95, basis="duplicates").sentence
+    assert duplicates.startswith("If new images are scored like these: at most 5 %")
+    assert duplicates.endswith("an identical one in training, so this is an estimate, not a strict guarantee.")
     assert "unknown: no good image" in guarantee(range(60), [1] * 60, 0.05, 0.95).sentence
-    assert all(0 < a < 1 and 0 < c < 1 for a, c in PROMISES)
+    assert all(0 < a < 1 and 0 < c < 1 for a, c in GUARANTEES)
 
 
 def broken(true_miss_rate: list[float], a: float) -> float:
@@ -235,7 +235,7 @@ def test_what_a_run_says_of_each_promise() -> None:
     assert said[0.1, 0.9].threshold == pytest.approx(2, rel=2e-3)
     lacking = said[0.05, 0.95]
     assert lacking.threshold is None and lacking.smallest_miss_rate == pytest.approx(0.0581551, abs=1e-6)
-    assert lacking.says.startswith("not enough defective samples for this promise: ")
+    assert lacking.says.startswith("not enough defective samples for this guarantee: ")
     assert all((p.defective, p.good, p.basis) == (50, 2, "strict") for p in said.values())
 
 
@@ -283,8 +283,8 @@ def test_folds_that_can_promise_nothing_share_a_row(tmp_path: Path) -> None:
 
 
 def test_nothing_is_strict_where_an_identical_image_was_in_training(tmp_path: Path) -> None:
-    for fold, (scores, twins) in enumerate((([5, 6, 1], 0), ([5, 6, 7, 1], 2), ([5, 6, 1], 1))):
-        write_run(tmp_path, scores, [1] * (len(scores) - 1) + [0], folds=3, fold=fold, twins=twins)
+    for fold, (scores, duplicates) in enumerate((([5, 6, 1], 0), ([5, 6, 7, 1], 2), ([5, 6, 1], 1))):
+        write_run(tmp_path, scores, [1] * (len(scores) - 1) + [0], folds=3, fold=fold, duplicates=duplicates)
     build(tmp_path)
     with (tmp_path / "tables" / "guarantee.csv").open(encoding="utf-8", newline="") as file:
         assert {r["scores"] for r in csv.DictReader(file)} == {

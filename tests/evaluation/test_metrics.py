@@ -10,7 +10,7 @@ from scipy import stats
 from sklearn import metrics as reference
 
 from anomaly_seg.evaluation import metrics
-from anomaly_seg.evaluation.guarantee import best_promise
+from anomaly_seg.evaluation.guarantee import smallest_miss_rate
 from anomaly_seg.results.schema import ImageLevel, Readout
 
 # Few distinct values, so that ties between scores and with the threshold occur often.
@@ -92,7 +92,7 @@ def test_every_share_lies_between_0_and_1(good: list[int], defective: list[int],
         c.precision, c.recall, c.f1, c.false_alarm_rate,
         *metrics.clopper_pearson(c.tp, c.tp + c.fn), *metrics.clopper_pearson(c.fp, c.fp + c.tn),
         *weighted[~np.isnan(weighted)], *drawn[~np.isnan(drawn)], *metrics.percentile_interval(drawn), *pixels[:3],
-        best_promise(c.tp, 0.95), best_promise(len(labels), 0.05),
+        smallest_miss_rate(c.tp, 0.95), smallest_miss_rate(len(labels), 0.05),
     ]  # fmt: skip
     assert all(0 <= share <= 1 for share in shares if share is not None)
 

@@ -236,7 +236,7 @@ class TestThresholds:
         [
             ({"threshold": "best"}, "--threshold best: choose held_out, paper, guarantee, or give a number"),
             ({"threshold": "nan"}, "--threshold nan: choose"),
-            ({"threshold": "guarantee"}, "not enough defective samples for this promise.*needs 59.*there are 2"),
+            ({"threshold": "guarantee"}, "not enough defective samples for this guarantee.*needs 59.*there are 2"),
             ({"threshold": "guarantee", "miss_rate": 2.0}, "miss rate 2: has to lie between 0 and 1"),
         ],
     )

@@ -237,9 +237,9 @@ def test_missing_unfinished_failed_and_unreadable_runs_are_named(tmp_path: Path)
         assert problem in report.markdown.read_text(encoding="utf-8")
 
 
-def test_twins_are_reported(tmp_path: Path) -> None:
+def test_duplicates_are_reported(tmp_path: Path) -> None:
     for fold in (0, 1):
-        write_run(tmp_path, [1, 2, 40, 60], LABELS, folds=2, fold=fold, split="published", twins=8)
+        write_run(tmp_path, [1, 2, 40, 60], LABELS, folds=2, fold=fold, split="published", duplicates=8)
     markdown = build(tmp_path).markdown.read_text(encoding="utf-8")
     assert "16 test images have a byte-identical, and 16 a near-identical, image in their training part" in markdown
 

@@ -18,7 +18,13 @@ READOUT = {"one_stage": "F", "unet": "map", "seg_dec": "decision"}
 
 
 def write_run(
-    root: Path, scores: Sequence[float], labels: Sequence[int], *, pictures: bool = False, twins: int = 0, **run: object
+    root: Path,
+    scores: Sequence[float],
+    labels: Sequence[int],
+    *,
+    pictures: bool = False,
+    duplicates: int = 0,
+    **run: object,
 ) -> Path:
     """One finished run: image ``i`` of fold ``k`` is ``kos0k/Part<i>.jpg``; ``run`` overrides `schema.Run`'s fields."""
     about = schema.Run(**({**DEFAULTS, **run}))
@@ -33,7 +39,7 @@ def write_run(
     if pictures:
         write_pictures(folder, [image for image, y in zip(images, label, strict=True) if y], label[label == 1])
     write_settings(folder)
-    run_files.write_result(folder, fake_result(about, score, label, readouts, twins))
+    run_files.write_result(folder, fake_result(about, score, label, readouts, duplicates))
     return folder
 
 
@@ -48,7 +54,7 @@ def write_settings(folder: Path, **changes: object) -> None:
 
 
 def fake_result(
-    about: schema.Run, score: np.ndarray, label: np.ndarray, readouts: dict[str, np.ndarray], twins: int = 0
+    about: schema.Run, score: np.ndarray, label: np.ndarray, readouts: dict[str, np.ndarray], duplicates: int = 0
 ) -> schema.Result:
     """What a run with these test scores would say about itself."""
     published = SIGMA.get(about.model)
@@ -70,7 +76,7 @@ def fake_result(
         training=schema.Training(
             steps=1200, epochs=6, parameters=1_030_000, train_seconds=780.5, test_seconds=12.25, final_loss=0.03
         ),
-        duplicates_across_split=schema.DuplicatesAcrossSplit(identical=twins, near=twins),
+        duplicates_across_split=schema.DuplicatesAcrossSplit(identical=duplicates, near=duplicates),
         config_digest="0" * 16,
         environment=schema.Environment(
             commit="abc1234", dirty=False, date="2026-01-02T03:04:05+00:00", versions={"python": "3.11"},
