@@ -7,7 +7,6 @@ import yaml
 from support.tiny_runs import tiny_settings
 
 from anomaly_seg import settings as run_settings
-from anomaly_seg.cli import config_folder
 from anomaly_seg.errors import InputError
 from anomaly_seg.results import run_files
 from anomaly_seg.settings_history import upgrade
@@ -33,11 +32,11 @@ class TestARecordOfAnOlderVersion:
         }  # fmt: skip
 
     def test_is_the_same_run_as_today_s(self) -> None:
-        today = compose_settings(config_folder(), ["experiment=demo", "model=unet", "fold=0", "output_dir=demo"])
+        today = compose_settings(["experiment=demo", "model=unet", "fold=0", "output_dir=demo"])
         old = run_settings.read(OLD)
         assert old.differences(today) == []
         assert (old.digest(), old.folder) == (today.digest(), today.folder)
-        other = compose_settings(config_folder(), ["experiment=demo", "model=unet", "data.structuring_element=square"])
+        other = compose_settings(["experiment=demo", "model=unet", "data.structuring_element=square"])
         assert old.differences(other) == ["data.structuring_element: diamond -> square"]
 
     def test_keeps_what_a_network_or_reader_of_the_user_s_calls_by_an_old_name(self) -> None:
