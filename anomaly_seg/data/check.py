@@ -90,10 +90,10 @@ def _report(parts: Sequence[str], notes: Sequence[str], problems: Sequence[str])
 
 
 def _headline(dataset: Dataset, arrays: Arrays) -> str:
-    """An item is what a group's images show. Scripts read this line: its words stay."""
+    """Counts in one line. Scripts of users read it, so it keeps its words: an item is a group."""
     images, defective = len(arrays.labels), int(arrays.labels.sum())
     groups = len({r.group for r in dataset.records})
-    return f"{dataset.name}: {images} images of {groups} groups, {defective} defective ({defective / images:.1%})"
+    return f"{dataset.name}: {images} images of {groups} items, {defective} defective ({defective / images:.1%})"
 
 
 def _sizes(groups: Sequence[str], arrays: Arrays) -> str:

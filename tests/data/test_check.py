@@ -43,7 +43,7 @@ def unwrapped(text: str) -> str:
 def test_a_sound_data_set(tmp_path: Path) -> None:
     found = report(tmp_path, in_memory(groups=6, views=3))
     assert found.problems == 0 and found.text.endswith("No problems.")
-    assert found.text.startswith("memory: 18 images of 6 groups, 6 defective (33.3%)")
+    assert found.text.startswith("memory: 18 images of 6 items, 6 defective (33.3%)")
     assert row(found.text, "height") == ["26", "26", "26"]
     assert row(found.text, "width") == ["10", "10", "10"]
     assert row(found.text, "images of a group") == ["3", "3", "3"]
