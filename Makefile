@@ -34,7 +34,8 @@ test: dev ## run the tests
 	$(BIN)/python -m pytest --numprocesses 2 --dist load $(addprefix --ignore ,$(OPENVINO))
 	$(BIN)/python -m pytest --numprocesses 2 --dist load $(OPENVINO)
 
-docs: dev ## build the documentation, docs/_build/html; every warning is an error
+docs: dev ## build the documentation (docs/_build/html); warnings are errors
+	rm -rf docs/_build docs/reference
 	$(BIN)/python -m sphinx --builder html --conf-dir docs --fail-on-warning --keep-going --quiet . docs/_build/html
 
 lint: dev ## ruff and mypy

@@ -10,6 +10,8 @@ from pathlib import Path
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # autodoc imports the package, and a build needs no network
 
+from sphinx.application import Sphinx
+
 import anomaly_seg
 
 project = "anomaly_seg"
@@ -46,16 +48,26 @@ autosummary_context = {
 }
 autodoc_default_options = {"members": True, "undoc-members": True, "exclude-members": "model_config"}
 autodoc_inherit_docstrings = False
+autodoc_use_type_comments = False  # there are none, and looking for them takes long
 autodoc_member_order = "bysource"
-autodoc_preserve_defaults = True
 autodoc_typehints_format = "short"
 python_use_unqualified_type_names = True
 python_maximum_signature_line_length = 100
 
 html_theme = "furo"
 html_title = f"anomaly_seg {release}"
-html_show_sourcelink = False
+html_show_sourcelink = html_show_copyright = False
 html_additional_pages = {"index": "redirect.html"}
 templates_path = [
     str(Path(__file__).parent / "_templates")
 ]  # autosummary looks from the source folder, Sphinx from here
+
+
+def drop_namedtuple_filler(app: Sphinx, kind: str, name: str, of: object, options: object, lines: list[str]) -> None:
+    """Leave out what Python itself writes as docstring of a named tuple's fields."""
+    if lines and lines[0].startswith("Alias for field number"):
+        lines.clear()
+
+
+def setup(app: Sphinx) -> None:
+    app.connect("autodoc-process-docstring", drop_namedtuple_filler)
