@@ -111,7 +111,7 @@ def check(
     """
     from anomaly_seg.data import check as data_check
     from anomaly_seg.settings import Settings
-    from anomaly_seg.training.build import read_dataset
+    from anomaly_seg.training.build import check_model, read_dataset
     from anomaly_seg.training.compose import compose, compose_first, to_plain
     from anomaly_seg.training.sweep import MULTIRUN
 
@@ -130,6 +130,10 @@ def check(
         about.split,
         about.split_seed,
         about.splits,
+        settings.fold,
+        settings.evaluate_on,
+        settings.sampler.kind,
+        check_model(settings),
     )
 
 

@@ -15,8 +15,9 @@ from anomaly_seg.data.duplicates import KINDS, DuplicatePair, Duplicates, find_d
 from anomaly_seg.data.preparation import Preparation
 from anomaly_seg.data.quality import areas, broken, duplicate_problems, fold_notes, notes, problems
 from anomaly_seg.data.records import Dataset
+from anomaly_seg.data.sampling import check_sampler
 from anomaly_seg.data.split_file import make_folds
-from anomaly_seg.data.splits import Policy, count_leaks, only_fold
+from anomaly_seg.data.splits import Policy, check_fold, count_leaks, fold_sides, only_fold
 from anomaly_seg.errors import InputError
 
 
@@ -36,6 +37,10 @@ def check(
     split: Policy = "grouped",
     split_seed: int = 0,
     splits: str | None = None,
+    fold: int = 0,
+    evaluate_on: str = "test",
+    sampler: str = "uniform",
+    refused: Sequence[str] = (),
 ) -> Report:
     """Counts, sizes, defect areas, folds, duplicates, notes and problems of a data set, as tables.
 
@@ -44,6 +49,8 @@ def check(
         preparation: how its images become samples.
         cache_dir: where arrays are kept; None: `cache.default_cache()`.
         folds, split, split_seed, splits: as in `split_file.make_folds`.
+        fold, evaluate_on, sampler: what `train` would do with them; see `datamodule.FoldDataModule`.
+        refused: what `train` refuses about settings that have nothing to do with the data: problems too.
 
     Raises:
         InputError: a cache folder that cannot be written. Files that cannot be used
@@ -55,13 +62,14 @@ def check(
         unusable = broken(dataset, preparation)
         if not unusable:
             raise
-        return _report([f"{dataset.name}: {len(dataset.records)} images"], dataset.notes, dataset.problems + unusable)
+        wrong = [*refused, *dataset.problems, *unusable]
+        return _report([f"{dataset.name}: {len(dataset.records)} images"], dataset.notes, wrong)
 
     groups = [r.group for r in dataset.records]
     duplicates = find_duplicates(arrays.fingerprints, arrays.thumbnails, groups)
     oddities, wrong = (
         dataset.notes + arrays.notes + notes(dataset, arrays, duplicates),
-        dataset.problems + problems(dataset, arrays),
+        [*refused, *dataset.problems, *problems(dataset, arrays)],
     )
     parts = [_headline(dataset, arrays), _sizes(groups, arrays)]
     new = splits and not Path(splits).expanduser().exists()
@@ -70,6 +78,7 @@ def check(
         fold_of = make_folds(dataset, labels, duplicates, folds, split, split_seed, splits)
     except InputError as error:
         return _report([*parts, _duplicates_table(groups, duplicates, None)], oddities, [*wrong, str(error)])
+    wrong += _refusals(dataset, arrays, fold_of, fold, folds, evaluate_on, split, sampler)
     tested = 1 if only_fold(split, dataset.train_test) else folds
     oddities += fold_notes(arrays.labels, fold_of, tested)
     if tested == 1:
@@ -80,6 +89,29 @@ def check(
         _duplicates_table(groups, duplicates, fold_of),
     ]
     return _report(parts, oddities, wrong + duplicate_problems(duplicates, groups, fold_of, splits))
+
+
+def _refusals(
+    dataset: Dataset,
+    arrays: Arrays,
+    fold_of: np.ndarray,
+    chosen: int,
+    folds: int,
+    evaluate_on: str,
+    split: Policy,
+    sampler: str,
+) -> list[str]:
+    """What `train` refuses about the chosen fold and all others, in its own words."""
+    tested = 1 if only_fold(split, dataset.train_test) else folds
+    found: dict[str, None] = {}
+    for fold in sorted({*range(tested), chosen}):
+        try:
+            check_fold(fold, folds, evaluate_on, split, dataset.train_test)
+            train, _ = fold_sides(fold_of, fold, folds, evaluate_on)
+            check_sampler(sampler, arrays.sample_labels[arrays.samples(train)])
+        except InputError as error:
+            found[str(error)] = None
+    return list(found)
 
 
 def _report(parts: Sequence[str], notes: Sequence[str], problems: Sequence[str]) -> Report:

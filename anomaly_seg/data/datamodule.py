@@ -16,10 +16,11 @@ from torch.utils.data import Dataset as TorchDataset
 
 from anomaly_seg.data.cache import VERSION, Arrays, Preparation, prepare
 from anomaly_seg.data.duplicates import find_duplicates
+from anomaly_seg.data.quality import mask_like
 from anomaly_seg.data.records import Dataset
 from anomaly_seg.data.sampling import Draw, EpochSampler
 from anomaly_seg.data.split_file import make_folds
-from anomaly_seg.data.splits import count_leaks, group_representatives, only_fold
+from anomaly_seg.data.splits import check_fold, count_leaks, fold_sides, group_representatives, only_fold
 from anomaly_seg.data.transforms import augment, recipe
 from anomaly_seg.errors import InputError
 from anomaly_seg.quick_lightning import pl
@@ -123,35 +124,22 @@ class FoldDataModule(pl.LightningDataModule):
         splits: str | None = None,
     ) -> None:
         super().__init__()
-        if not 0 <= fold < folds:
-            raise InputError(f"fold={fold}: data.folds={folds}, so choose 0 to {folds - 1}")
+        check_fold(fold, folds, evaluate_on, split, dataset.train_test)
         if batch_size < 1:
             raise InputError(f"batch_size={batch_size}: use 1 or more")
-        if evaluate_on not in ("test", "validation"):
-            raise InputError(f"evaluate_on={evaluate_on}: choose test or validation")
-        if evaluate_on == "validation" and folds < 3:
-            raise InputError(
-                f"evaluate_on=validation: needs 3 folds or more to train, validate and test; data.folds={folds}"
-            )
         if dataset.problems:
             raise InputError("\n".join(dataset.problems))
         self.dataset, self.preparation, self.fold = dataset, preparation, fold
         self.batch_size, self.workers, self.seed, self.transform = batch_size, workers, seed, recipe(augmentation)
         self.arrays = prepare(dataset, preparation, cache_dir)
+        if masks := mask_like(dataset, self.arrays):
+            raise InputError("\n".join(masks))
         self.groups = [r.group for r in dataset.records]
         self.duplicates = find_duplicates(self.arrays.fingerprints, self.arrays.thumbnails, self.groups)
         labels = self.arrays.labels
         self.folds = make_folds(dataset, labels.tolist(), self.duplicates, folds, split, split_seed, splits)  # type: ignore[arg-type]
         self.only_fold = only_fold(split, dataset.train_test)
-        if self.only_fold and fold:
-            raise InputError(
-                f"fold={fold}: with data.split=published the published test part is fold 0; use fold=0, or "
-                "data.split=grouped to cross-validate"
-            )
-        # In validation the next fold stands in for the test fold, which is then neither trained on nor looked at.
-        scored = fold if evaluate_on == "test" else (fold + 1) % folds
-        train = np.flatnonzero(~np.isin(self.folds, (fold, scored)))
-        test = np.flatnonzero(self.folds == scored)
+        train, test = fold_sides(self.folds, fold, folds, evaluate_on)
         self.split = Split(train, test, count_leaks(self.duplicates, train, test))
         self.evaluate_on = evaluate_on
         samples = self.arrays.samples(train)

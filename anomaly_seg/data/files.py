@@ -27,11 +27,11 @@ BY_PRODUCTS = re.compile(
 
 @dataclass
 class Inventory:
-    """Everything below a root by its path, with forward slashes. Nothing is passed over but hidden files.
+    """Everything below a root by its path, with forward slashes; of hidden files the images alone.
 
-    images: files of a kind that is decoded, by their names. unread: what looks like an image but is of another kind, or
-    named as none. others: the rest, annotations and tables among it. by_products: read-me files and the like. outputs:
-    what anomaly-seg wrote itself, with its kind; it is in no other class.
+    images: files of a kind that is decoded, by their names. unread: what looks like an image but is of another kind,
+    hidden, or named as none. others: the rest, annotations and tables among it. by_products: read-me files and the
+    like. outputs: what anomaly-seg wrote itself, with its kind; it is in no other class.
     """
 
     images: dict[str, Source] = field(default_factory=dict)
@@ -63,7 +63,7 @@ class Inventory:
 def inventory(root: str | Path | None, remedy: str, named: bool = False) -> Inventory:
     """Everything below a folder or inside a zip.
 
-    Hidden files and what systems leave behind (`__MACOSX`, `._x.png`) are passed over. Links to folders are followed,
+    Hidden folders and what systems leave behind (`__MACOSX`, `._x.png`) are passed over. Links to folders are followed,
     but none to a folder that the link lies in. Letters with accents are one character (NFC), however the system that
     wrote the path took them apart.
 
@@ -87,6 +87,7 @@ def inventory(root: str | Path | None, remedy: str, named: bool = False) -> Inve
         found = {p.relative_to(path).as_posix(): FileSource(p) for p in sorted(_walk(path))}
     kept, outputs = split_outputs(name for name in found if _wanted(name))
     result = Inventory(outputs={top + place: kind for place, kind in outputs.items()})
+    result.unread.update({top + name: source for name, source in found.items() if _hidden_image(name)})
     for name, source in _composed({name: found[name] for name in kept}).items():
         _class_of(name, source, result)[top + name] = source
     return result
@@ -200,7 +201,7 @@ def _composed(found: Mapping[str, Source]) -> dict[str, Source]:
 
 
 def _walk(root: Path) -> Iterator[Path]:
-    """Files, hidden ones too, but nothing in hidden folders.
+    """Files, but of hidden ones images alone, and nothing in hidden folders.
 
     Raises:
         InputError: a folder that cannot be entered, a link to nowhere, or what is no file.
@@ -217,7 +218,11 @@ def _walk(root: Path) -> Iterator[Path]:
             for name in folders
             if _wanted(name) and os.path.realpath(os.path.join(folder, name)) not in above[folder]
         ]
-        for name in filter(_wanted, names):
+        if wrong := [name for name in folders if is_image(name)]:
+            raise InputError(f"{Path(folder, wrong[0])}: a folder with the name of an image; rename it, or remove it")
+        for name in names:
+            if not (_wanted(name) or _hidden_image(name)):
+                continue
             path = Path(folder, name)
             _check_file(path)
             yield path
@@ -251,5 +256,12 @@ def _members(path: Path, remedy: str) -> dict[str, Source]:
     return {name: source for name, source in names.items() if not name.endswith("/")}
 
 
+def _hidden_image(path: str) -> bool:
+    place = PurePosixPath(path)
+    return (
+        place.name.startswith(".") and not place.name.startswith("._") and is_image(path) and _wanted(str(place.parent))
+    )
+
+
 def _wanted(path: str) -> bool:
-    return not any(part.startswith(".") or part == "__MACOSX" for part in path.split("/"))
+    return not any((part.startswith(".") and part != ".") or part == "__MACOSX" for part in path.split("/"))

@@ -33,6 +33,9 @@ DIM_LEVEL_16_BIT = 1 << 14
 MIN_GROUPS_ALIKE = 10
 """Items from which near duplicates that join most of them say that all images are alike, not that two show one part."""
 
+TWO_VALUES_SHARE, TWO_VALUES_TOLERANCE = 0.95, 0.012
+"""Share of a thumbnail's pixels at its darkest or brightest value, and how far from it, as a share of the range."""
+
 SHOWN = 6
 """Names in a list, before the rest is only counted; broken files are all listed."""
 
@@ -175,7 +178,7 @@ def _size_problems(dataset: Dataset, arrays: Arrays) -> list[str]:
 
 
 def _image_problems(dataset: Dataset, arrays: Arrays) -> list[str]:
-    found, names = _dim(dataset, arrays), [r.name for r in dataset.records]
+    found, names = _dim(dataset, arrays) + mask_like(dataset, arrays), [r.name for r in dataset.records]
     if flat := [names[i] for i in np.flatnonzero(~arrays.thumbnails.any(axis=1))]:
         found.append(f"images of one grey value: {_names(flat)}; replace or remove them")
     first: dict[tuple[str, str], str] = {}
@@ -191,6 +194,25 @@ def _image_problems(dataset: Dataset, arrays: Arrays) -> list[str]:
     if single and len(single) < len(views) / 2:
         found.append(f"only one image, where other groups have more: {_names(single)}; an incomplete copy?")
     return found
+
+
+def mask_like(dataset: Dataset, arrays: Arrays) -> list[str]:
+    """Good images of two values alone: masks, most likely, whose names did not tell. `train` refuses them too.
+
+    Where defective images are of two values too, that is how the data look.
+    """
+    lowest, highest = arrays.thumbnails.min(axis=1, keepdims=True), arrays.thumbnails.max(axis=1, keepdims=True)
+    reach = TWO_VALUES_TOLERANCE * (highest - lowest)
+    ends = (arrays.thumbnails <= lowest + reach) | (arrays.thumbnails >= highest - reach)
+    like = (ends.mean(axis=1) >= TWO_VALUES_SHARE) & (highest > lowest)[:, 0]
+    bad = arrays.labels == 1
+    names = [dataset.records[i].name for i in np.flatnonzero(like & ~bad)]
+    if not names or (bad.any() and like[bad].mean() > 0.5):
+        return []
+    return [
+        f"images of two values alone, which masks have: {_names(names)}; if they are masks, name them like the others "
+        "or set data.mask_suffix, else remove them"
+    ]
 
 
 def _dim(dataset: Dataset, arrays: Arrays) -> list[str]:

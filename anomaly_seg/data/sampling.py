@@ -47,6 +47,22 @@ def balanced(labels: np.ndarray, seed: int, epoch: int) -> np.ndarray:
 ORDERS: dict[str, Order] = {"uniform": uniform, "alternating": alternating, "balanced": balanced}
 
 
+def check_sampler(kind: str, labels: np.ndarray) -> None:
+    """Refuse training samples that the order cannot be made of.
+
+    Args:
+        kind: a key of ORDERS.
+        labels: of the training samples, 1 = defective.
+
+    Raises:
+        InputError: an order that is not there, or one of a class that has no sample.
+    """
+    if kind not in ORDERS:
+        raise InputError(f"sampler.kind={kind}: choose {', '.join(ORDERS)}")
+    if kind != "uniform" and len(np.unique(labels)) < 2:
+        raise InputError(f"sampler.kind={kind}: needs defective and defect-free images; use sampler=uniform")
+
+
 class Draw(NamedTuple):
     """One training sample to be made: which image, and the randomness of its augmentation."""
 
@@ -66,10 +82,7 @@ class EpochSampler(Sampler[Draw]):
     """
 
     def __init__(self, indices: Sequence[int] | np.ndarray, labels: np.ndarray, kind: str, seed: int) -> None:
-        if kind not in ORDERS:
-            raise InputError(f"sampler.kind={kind}: choose {', '.join(ORDERS)}")
-        if kind != "uniform" and len(np.unique(labels)) < 2:
-            raise InputError(f"sampler.kind={kind}: needs defective and defect-free images; use sampler=uniform")
+        check_sampler(kind, labels)
         self.indices, self.labels, self.kind, self.seed = np.asarray(indices), np.asarray(labels), kind, seed
         self.epoch = 0
 

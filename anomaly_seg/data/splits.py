@@ -99,6 +99,41 @@ def check_folds(assigned: np.ndarray, groups: Sequence[str], labels: Sequence[in
                 raise InputError(f"fold {fold} of {folds} has no defective {side} image: {remedy} ({count})")
 
 
+def check_fold(fold: int, folds: int, evaluate_on: str, split: str, train_test: bool) -> None:
+    """Refuse a fold that cannot be tested.
+
+    Args:
+        fold, folds: which of how many.
+        evaluate_on: "test" or "validation".
+        split, train_test: as in `only_fold`.
+
+    Raises:
+        InputError: a fold that is not there, a word that means nothing, or too few folds to validate.
+    """
+    if not 0 <= fold < folds:
+        raise InputError(f"fold={fold}: data.folds={folds}, so choose 0 to {folds - 1}")
+    if evaluate_on not in ("test", "validation"):
+        raise InputError(f"evaluate_on={evaluate_on}: choose test or validation")
+    if evaluate_on == "validation" and folds < 3:
+        raise InputError(
+            f"evaluate_on=validation: needs 3 folds or more to train, validate and test; data.folds={folds}"
+        )
+    if only_fold(split, train_test) and fold:
+        raise InputError(
+            f"fold={fold}: with data.split=published the published test part is fold 0; use fold=0, or "
+            "data.split=grouped to cross-validate"
+        )
+
+
+def fold_sides(assigned: np.ndarray, fold: int, folds: int, evaluate_on: str) -> tuple[np.ndarray, np.ndarray]:
+    """Indices of the images that train and of those that are scored.
+
+    In validation the next fold stands in for the test fold, which is then neither trained on nor looked at.
+    """
+    scored = fold if evaluate_on == "test" else (fold + 1) % folds
+    return np.flatnonzero(~np.isin(assigned, (fold, scored))), np.flatnonzero(assigned == scored)
+
+
 def only_fold(policy: str, train_test: bool) -> bool:
     """Whether fold 0 is the only one to be tested: a published test part has no other folds."""
     return train_test and policy == "published"

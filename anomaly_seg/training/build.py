@@ -1,14 +1,17 @@
 """From settings to the objects of a run: data, network, LightningModule, Trainer."""
 
 import sys
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from anomaly_seg.data.datamodule import FoldDataModule
+from anomaly_seg.data.preparation import Preparation
 from anomaly_seg.data.records import Dataset
 from anomaly_seg.data.tiling import ALIGN
+from anomaly_seg.data.transforms import recipe
 from anomaly_seg.errors import InputError
 from anomaly_seg.instantiate import instantiate
 from anomaly_seg.losses import Phase, check_phases
@@ -37,8 +40,10 @@ def read_dataset(settings: Settings) -> Dataset:
 
 
 def make_data(settings: Settings, dataset: Dataset) -> FoldDataModule:
-    """The fold's DataModule."""
+    """The fold's DataModule; what the reader has to say about the data is said once."""
     data = settings.data
+    for note in dataset.notes:
+        _say(f"{dataset.name}: {note}")
     return FoldDataModule(
         dataset,
         settings.preparation,
@@ -55,6 +60,12 @@ def make_data(settings: Settings, dataset: Dataset) -> FoldDataModule:
         evaluate_on=settings.evaluate_on,
         splits=data.splits,
     )
+
+
+@cache
+def _say(text: str) -> None:
+    """A line on the screen, the first time in this process: the jobs of a sweep share their data."""
+    print(text, file=sys.stderr)
 
 
 def make_network(model: ModelSettings, head_bias: float = 0.0) -> Network:
@@ -80,7 +91,25 @@ def make_network_for(settings: Settings, data: FoldDataModule) -> Network:
         InputError: as `make_network`; or a size that the network cannot take.
     """
     prior = prior_log_odds(data.defect_fraction()) if settings.model.network.get("head_bias") == "prior" else 0.0
-    network, preparation = make_network(settings.model, prior), data.preparation
+    network = make_network(settings.model, prior)
+    check_network(network, data.preparation)
+    return network
+
+
+def check_model(settings: Settings) -> list[str]:
+    """What `train` refuses about the network, its phases, the optimiser and the augmentation, whatever the data are."""
+    try:
+        network = make_network(settings.model)
+        check_network(network, settings.preparation)
+        _module(settings, network, [])
+        recipe(settings.augment)
+    except InputError as error:
+        return [str(error)]
+    return []
+
+
+def check_network(network: Network, preparation: Preparation) -> None:
+    """Refuse a size that the network cannot take. Raises InputError."""
     try:
         network.check_size(torch.zeros(1, preparation.channels, preparation.height, preparation.width, device="meta"))
     except ValueError as error:
@@ -90,7 +119,6 @@ def make_network_for(settings: Settings, data: FoldDataModule) -> Network:
             f"data.fit=tile: tiles start on multiples of {ALIGN}, but this network pools by {network.size_multiple}; "
             "use a smaller model.network.depth, or data.fit=resize or pad"
         )
-    return network
 
 
 def make_phases(model: ModelSettings) -> list[Phase]:
@@ -105,13 +133,17 @@ def make_phases(model: ModelSettings) -> list[Phase]:
 
 def make_module(settings: Settings, data: FoldDataModule) -> SegmentationModule:
     """The network in its LightningModule."""
-    model, network = settings.model, make_network_for(settings, data)
+    return _module(settings, make_network_for(settings, data), data.sample_names())
+
+
+def _module(settings: Settings, network: Network, image_names: list[str]) -> SegmentationModule:
+    model = settings.model
     return SegmentationModule(
         network,
         make_phases(model),
         settings.optimizer,
         positive_weight=model.positive_weight,
-        image_names=data.sample_names(),
+        image_names=image_names,
         channels_last=settings.trainer.channels_last,
         average=model.average,
         norm_momentum=model.norm_momentum,

@@ -91,10 +91,12 @@ def _left_out(drawings: Mapping[str, Drawing], labels: set[str], masks: Mapping[
 
 
 def _tags(drawings: Mapping[str, Drawing]) -> list[str]:
-    tagged = [f"{image} ({', '.join(one.tags)})" for image, one in drawings.items() if one.tags and not one.shapes]
-    if not tagged:
-        return []
-    return [f"tags of whole images draw nothing; without a shape these count as free of defects: {some(tagged)}"]
+    """Images that somebody labelled with words alone."""
+    words = {image: [*one.tags, *one.unmeant] for image, one in drawings.items() if not one.labels}
+    if tagged := [f"{image} ({', '.join(labels)})" for image, labels in words.items() if labels]:
+        what = "tags of whole images, and labels that mean no object, draw nothing"
+        return [f"{what}; without a shape these count as free of defects: {some(tagged)}"]
+    return []
 
 
 def _without_area(drawings: Mapping[str, Drawing], labels: set[str]) -> list[str]:

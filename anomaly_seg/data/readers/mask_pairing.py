@@ -18,8 +18,8 @@ SIDES = ("train", "test", "val", "validation")
 WORDS = (*IMAGE_FOLDERS, *MASK_FOLDERS, *SIDES, "good")
 """Names of folders that mean something."""
 JPEG_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif")
-_NUMBER = r"(?:[ _.-]*\(?\d{1,3}\)?|[ _.-]+\(?[a-z]\)?)"
-NUMBER, NUMBER_AT_END = re.compile(_NUMBER, re.IGNORECASE), re.compile(rf"(?<![0-9 _.-]){_NUMBER}$", re.IGNORECASE)
+NUMBER = re.compile(r"[ _.-]*\(?\d{1,3}\)?|[ _.-]+\(?[a-z]\)?", re.IGNORECASE)
+NUMBER_AT_END = re.compile(r"(?:[ _.-]+\(?(?:\d{1,3}|[a-z])\)?|(?<=\D)\d{1,3})$", re.IGNORECASE)
 """What tells several masks of one image apart, behind the mask's suffix or the image's name."""
 
 
