@@ -108,7 +108,8 @@ class FieldSet:
 class Heard:
     """What `check` says.
 
-    text: all of it. refused: instead of a report. problems: how many. pixels: of every image's defect, by its name.
+    text: all of it. refused: nothing was counted, for files cannot be used. problems: how many. pixels: of every
+    image's defect, by its name.
     """
 
     text: str
@@ -134,7 +135,8 @@ def listen(root: Path, cache: Path, reader: Reader = folder.read, split: str = "
         found = check(dataset, Preparation(SIDE, SIDE, convert="grey8"), cache, folds=2, split=split)  # type: ignore[arg-type]
     except InputError as error:
         return Heard(" ".join(str(error).split()), True, 1, {})
-    return Heard(" ".join(found.text.split()), False, found.problems, _pixels(dataset))
+    text = " ".join(found.text.split())
+    return Heard(text, " defective (" not in text, found.problems, _pixels(dataset))
 
 
 def _pixels(dataset: Dataset) -> dict[str, int]:

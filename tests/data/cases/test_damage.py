@@ -91,7 +91,7 @@ def zipped(path: Path) -> None:
 
 
 def apart(path: Path) -> None:
-    (path.parent / "old").mkdir()
+    (path.parent / "old").mkdir(exist_ok=True)
     path.rename(path.parent / "old" / path.name)
 
 
@@ -283,7 +283,7 @@ names = st.text(
 )
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     how=st.sampled_from(sorted(LABELS)),
     words=st.lists(names, min_size=IMAGES, max_size=IMAGES),
