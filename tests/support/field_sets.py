@@ -132,7 +132,8 @@ def listen(root: Path, cache: Path, reader: Reader = folder.read, split: str = "
     """`check` on a folder, with a reader's settings."""
     try:
         dataset = reader(root, **settings)
-        found = check(dataset, Preparation(SIDE, SIDE, convert="grey8"), cache, folds=2, split=split)  # type: ignore[arg-type]
+        preparation = Preparation(SIDE, SIDE, convert="grey8")
+        found = check(dataset, preparation, cache, folds=2, split=split)  # type: ignore[arg-type]
     except InputError as error:
         return Heard(" ".join(str(error).split()), True, 1, {})
     text = " ".join(found.text.split())
