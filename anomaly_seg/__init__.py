@@ -11,11 +11,11 @@
 from typing import TYPE_CHECKING, Any
 
 from anomaly_seg.api import check, demo, export, predict, report, serve, train
+from anomaly_seg.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from anomaly_seg.inference.load import load
 
-__version__ = "0.1.0"
 __all__ = ["check", "demo", "export", "load", "predict", "report", "serve", "train"]
 
 

@@ -4,8 +4,9 @@ import argparse
 import sys
 from pathlib import Path
 
-from anomaly_seg import __version__, api
+from anomaly_seg import api
 from anomaly_seg.errors import InputError
+from anomaly_seg.version import __version__
 
 VERBS = {
     "train": (

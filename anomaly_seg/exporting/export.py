@@ -7,7 +7,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from anomaly_seg import __version__
 from anomaly_seg.data.preparation import Preparation
 from anomaly_seg.errors import InputError
 from anomaly_seg.exporting import choose_threshold, formats
@@ -17,6 +16,7 @@ from anomaly_seg.exporting.int8 import Pictures, compare, find_pictures, quantis
 from anomaly_seg.exporting.optimize import optimize
 from anomaly_seg.exporting.verify import IMAGES, check_equal, noise
 from anomaly_seg.inference.model_card import Data, InputContract, ModelCard
+from anomaly_seg.version import __version__
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import torch
 
-from anomaly_seg import __version__
 from anomaly_seg.results.schema import Environment
+from anomaly_seg.version import __version__
 
 REPORTED = ("torch", "lightning", "torchmetrics", "hydra-core", "albumentations", "opencv-python-headless", "numpy")
 

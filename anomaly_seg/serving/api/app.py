@@ -17,7 +17,6 @@ from fastapi_offline import FastAPIOffline
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
-from anomaly_seg import __version__
 from anomaly_seg.errors import InputError
 from anomaly_seg.inference.image_input import from_bytes
 from anomaly_seg.inference.model_card import ModelCard
@@ -26,6 +25,7 @@ from anomaly_seg.serving.api.body import declared_size, read_image
 from anomaly_seg.serving.api.metrics import Metrics
 from anomaly_seg.serving.api.schema import PREDICT, PROBLEMS, Answer, Box, Health, Size
 from anomaly_seg.serving.upload import Limits, UploadError, check_upload
+from anomaly_seg.version import __version__
 
 log = logging.getLogger(__name__)
 MAX_WAITING = 64
