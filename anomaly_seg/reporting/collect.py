@@ -129,8 +129,8 @@ def collect_runs(directory: Path) -> Collection:
                 finished.append(_load(folder))
             except InputError as error:
                 problems.append(f"Unreadable: {_relative(str(error), directory)}")
-        elif "failure.txt" in files:
-            problems.append(f"Failed: {folder.relative_to(directory)}: {_last_line(folder / 'failure.txt')}")
+        elif run_files.FAILURE in files:
+            problems.append(f"Failed: {folder.relative_to(directory)}: {_last_line(folder / run_files.FAILURE)}")
         else:
             problems.append(f"Unfinished: {folder.relative_to(directory)} has a configuration but no result.")
     if not finished:
@@ -154,7 +154,7 @@ def _run_folders(directory: Path) -> list[tuple[Path, set[str]]]:
     folders = []
     for folder, subfolders, files in os.walk(directory):
         subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
-        if {run_files.RESULT, settings.CONFIG, "failure.txt"} & set(files):
+        if {run_files.RESULT, settings.CONFIG, run_files.FAILURE} & set(files):
             folders.append((Path(folder), set(files)))
             subfolders.clear()
     return folders

@@ -22,6 +22,8 @@ from anomaly_seg.evaluation import metrics
 from anomaly_seg.results.schema import SCHEMA_VERSION, PixelLevel, Result
 
 RESULT, SCORES, PIXELS = "result.json", "scores.csv", "pixels.csv"
+FAILURE = "failure.txt"
+"""The traceback of a run that ended with an unexpected error."""
 OLD_COLUMNS = {"item": "group", "part": "representative"}
 """Columns of scores.csv that older versions wrote under other names."""
 AGAIN = f"delete {RESULT} beside it and run again"

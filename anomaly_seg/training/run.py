@@ -38,7 +38,9 @@ def run(settings: Settings) -> Path:
     _quiet()
     settings = _resolved(settings)
     folder = settings.folder
-    if check_run_folder(folder, settings):
+    finished = check_run_folder(folder, settings)
+    (folder / run_files.FAILURE).unlink(missing_ok=True)  # the folder is this run's: what failed before is tried again
+    if finished:
         same = compare_data(folder, settings)
         left = "; no profile was made: overwrite=true trains again" if settings.profile else ""
         print(f"{folder}: finished before with the same settings{same}{left}", file=sys.stderr)

@@ -28,12 +28,12 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from anomaly_seg.errors import InputError
+from anomaly_seg.results.run_files import FAILURE
 from anomaly_seg.settings import CONFIG, Settings
 from anomaly_seg.training.compose import compose_first, config_folder, register_resolvers, sentence, to_plain
 
 JOURNAL = "ANOMALY_SEG_JOURNAL"
 FULL_ERROR = "HYDRA_FULL_ERROR"
-FAILURE = "failure.txt"
 MULTIRUN = {"-m", "--multirun"}
 
 
@@ -156,7 +156,8 @@ def job(config: DictConfig) -> float | None:
     name, folder = config.run_name, Path(config.output_dir) / config.run_name
     try:
         with _only_one(folder):
-            (folder / FAILURE).unlink(missing_ok=True)
+            if not (folder / CONFIG).exists():  # nobody's yet, so an earlier failure was this run's; else `run` decides
+                (folder / FAILURE).unlink(missing_ok=True)
             run(Settings.of(to_plain(config)))
         _append({"run": name, "status": "done", "folder": str(folder)})
         return read_result(folder).image.ap
@@ -209,16 +210,16 @@ def _only_one(folder: Path) -> Iterator[None]:
 def _fail(name: str, folder: Path, error: Exception) -> None:
     """Traceback into the run's folder at once, one line into the journal, and one on the screen.
 
-    The screen is left to `train` where it raises the error.
+    Input that cannot be used leaves nothing in the folder: its message is enough. The screen is left to `train` where
+    it raises the error.
     """
-    text, where = "".join(traceback.format_exception(error)), ""
+    where = ""
     known = isinstance(error, InputError | OmegaConfBaseException)  # the latter of an interpolation of no key
     try:
-        # A folder that another configuration owns is left as it is.
-        if not known or not (folder / CONFIG).exists():
+        if not known:
             folder.mkdir(parents=True, exist_ok=True)
-            (folder / FAILURE).write_text(text)
-            where = "" if known else str(folder / FAILURE)  # the message of a known one is enough on its own
+            (folder / FAILURE).write_text("".join(traceback.format_exception(error)), encoding="utf-8")
+            where = str(folder / FAILURE)
     except OSError:
         pass
     message = str(error) if known else f"{type(error).__name__}: {error}"

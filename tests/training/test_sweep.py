@@ -84,6 +84,40 @@ def test_a_failing_job_stops_nothing_else(tmp_path: Path, capsys: pytest.Capture
     assert "1 done, 1 failed, 0 left of 2" in text
 
 
+FAILED = "Traceback (most recent call last):\nRuntimeError: of an earlier run\n"
+
+
+def failed_before(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "failure.txt").write_text(FAILED, encoding="utf-8")
+    return folder / "failure.txt"
+
+
+@pytest.mark.parametrize("sweep", [False, True])
+def test_a_refused_run_leaves_nothing_for_the_report(tmp_path: Path, sweep: bool, capsys: pytest.CaptureFixture):
+    common = [word for word in small(tmp_path) if not word.startswith("data.reader")]
+    words = [*common, "data=folder", f"data.root={tmp_path / 'nowhere'}", "data.name=mine", "fold=0"]
+    run = tmp_path / "runs/train/mine/one_stage/D5/fold0/seed0"
+    assert main(["train", *words, *["-m"] * sweep]) == 2
+    assert "nowhere" in capsys.readouterr().err and not (run / "failure.txt").exists()
+    old = failed_before(run)  # as earlier versions left it
+    assert main(["train", *words, *["-m"] * sweep]) == 2
+    assert not old.exists()
+
+
+def test_only_the_run_that_owns_the_folder_removes_an_earlier_failure(tmp_path: Path):
+    words = [*small(tmp_path), "epochs=1", "fold=0"]
+    run = tmp_path / "runs/train/synthetic/one_stage/D5/fold0/seed0"
+    old = failed_before(run)
+    assert main(["train", *words]) == 0 and not old.exists()
+    failed_before(run)
+    assert main(["train", *words, "optimizer.lr=0.01"]) == 2  # refused: these settings do not own it
+    assert old.read_text(encoding="utf-8") == FAILED
+    assert main(["train", *words, "data.reader.seed=7"]) == 2
+    assert old.exists()
+    assert main(["train", *words]) == 0 and not old.exists()  # finished before
+
+
 def test_rerun_trains_only_what_is_missing(tmp_path: Path, capsys: pytest.CaptureFixture):
     words = [*small(tmp_path), "fold=0,1", "epochs=1", "-m"]
     assert main(["train", *words]) == 0
