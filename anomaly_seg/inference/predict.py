@@ -21,6 +21,7 @@ from anomaly_seg.data.files import some
 from anomaly_seg.errors import InputError
 from anomaly_seg.inference.find_images import PassedOver, below, find_images, identity
 from anomaly_seg.inference.image_input import read_image
+from anomaly_seg.inference.image_size import size_note
 from anomaly_seg.inference.overlay import overlay
 from anomaly_seg.inference.prediction import Detector
 from anomaly_seg.inference.predictions_file import RELATIVE, TABLE, Outcome, Record, Row, State
@@ -91,6 +92,7 @@ def predict(
                 watch_folders(paths, judge, stop, leave_out=pictures)
             else:
                 judge_all(images, judge, stop)
+    _report_notes(judge)
     tally = judge.tally
     return Predictions(tally["good"], tally["defective"], tally["unreadable"], out / TABLE)
 
@@ -103,18 +105,23 @@ class Judge:
         threshold: of the verdict.
         record: takes the rows.
         pictures: folder of the overlays; None: no overlays.
+
+    noted, first_note: number of the images with a note, and the path and note of the first.
     """
 
     def __init__(self, detector: Detector, threshold: float, record: Record, pictures: Path | None) -> None:
         self.detector, self.threshold, self.record, self.pictures = detector, threshold, record, pictures
         self.tally: Tally = Counter()
+        self.noted, self.first_note = 0, ""
 
     def known(self, path: str) -> bool:
-        """Whether the record has a verdict on this very image. It is counted then."""
+        """Whether the record has a verdict on this very image, and the overlay if one is wanted. It is counted then."""
         before = self.record.earlier.get(identity(path))
         if before is None or before.error is not None or before.state != state_of(path):
             return False
-        self.tally[before.outcome] += 1
+        if self.pictures is not None and not (before.overlay and (self.record.folder / before.overlay).is_file()):
+            return False
+        self._count(path, before.outcome, before.note)
         return True
 
     def look(self, path: str) -> Row:
@@ -132,17 +139,23 @@ class Judge:
             return Row(path, None, None, None, (), None, _reason(path, error), *state)
         score, verdict = float(prediction.score), prediction.verdict
         name = None if picture is None else self._save(path, picture)
-        return Row(path, score, float(prediction.threshold), verdict, prediction.regions, name, None, *state)
+        limit, note = float(prediction.threshold), size_note(image.shape[0], image.shape[1], self.detector.card.input)
+        return Row(path, score, limit, verdict, prediction.regions, name, None, *state, note=note)
 
     def write(self, row: Row) -> None:
         """Count it and write it, unless the record has this very error already."""
-        self.tally[row.outcome] += 1
+        self._count(row.path, row.outcome, row.note)
         before = self.record.earlier.get(identity(row.path))
         if row.error is not None:
             _say(row.error, sys.stderr)
             if before is not None and (before.error, before.state) == (row.error, row.state):
                 return
         self.record.add(row)
+
+    def _count(self, path: str, outcome: Outcome, note: str | None) -> None:
+        self.tally[outcome] += 1
+        if note is not None:
+            self.noted, self.first_note = self.noted + 1, self.first_note or f"{path}: {note}"
 
     def _save(self, path: str, picture: bytes) -> str:
         """Relative to the record's folder. The name holds the image's and a digest of its path: no two collide."""
@@ -189,6 +202,8 @@ def watch_folders(
         judge.write(row)
         if row.score is not None:
             _say(f"{row.verdict:9}  {row.score:.6g}  {path}", sys.stdout)
+        if row.note is not None and judge.noted == 1:  # now, since a watch may end in weeks
+            _report_notes(judge)
         return True
 
     waiting = watch_files(folders, once, judged, stop, leave_out, timing or Timing())
@@ -230,6 +245,14 @@ def _report_passed_over(found: PassedOver) -> None:
     for what, names in (("files that are no images", found.others), ("files that anomaly-seg wrote", found.outputs)):
         if names:
             _say(f"{len(names)} {what} passed over: {some(names)}", sys.stderr)
+
+
+def _report_notes(judge: Judge) -> None:
+    """Say once how many images are unlike those trained on, and show one."""
+    if judge.noted:
+        count = "1 image is" if judge.noted == 1 else f"{judge.noted} images are"
+        text = f"{count} far in size from those trained on, so verdicts may mislead (column note of {TABLE}): "
+        _say(text + judge.first_note, sys.stderr)
 
 
 def _check_folders(paths: Sequence[str]) -> None:

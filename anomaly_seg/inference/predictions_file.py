@@ -23,7 +23,7 @@ from anomaly_seg.inference.prediction import Region, Verdict
 ABOUT, LINES, TABLE = "predictions.json", "predictions.jsonl", "predictions.csv"
 RELATIVE = "relative to"
 """In `about`: the folder that relative paths among the rows start from, once there may be any."""
-COLUMNS = ("path", "score", "threshold", "verdict", "defects", "area", "boxes", "areas", "overlay", "error")
+COLUMNS = ("path", "score", "threshold", "verdict", "defects", "area", "boxes", "areas", "overlay", "error", "note")
 
 Outcome = Literal["good", "defective", "unreadable"]
 State = tuple[int, int, int, int]
@@ -37,7 +37,8 @@ class Row:
 
     regions: parts of the heat map above the model's pixel threshold, largest first, whatever the verdict.
     overlay: its picture, relative to the folder of the record. bytes, modified, changed, inode: the file's `State` when
-    it was judged; records of older versions lack the last two, so their images are judged again.
+    it was judged; records of older versions lack the last two, so their images are judged again. note: why the verdict
+    may mislead, as a size far from those trained on; None: no reason known.
     """
 
     path: str
@@ -51,6 +52,7 @@ class Row:
     modified: int
     changed: int = 0
     inode: int = 0
+    note: str | None = None
 
     @property
     def state(self) -> State:
@@ -63,11 +65,13 @@ class Row:
 
 @dataclass(frozen=True)
 class Seen:
-    """The last row of a file: its state then, what came of it, and the error if any."""
+    """What the last row of a file says that is needed to go on; see `Row`."""
 
     state: State
     outcome: Outcome
     error: str | None
+    overlay: str | None
+    note: str | None
 
 
 class Record:
@@ -155,7 +159,7 @@ class Record:
                         whole += len(line)
                         row = _parse(line, record, number)
                         writer.writerow(_cells(row))
-                        yield identity(row.path), Seen(row.state, row.outcome, row.error)
+                        yield identity(row.path), Seen(row.state, row.outcome, row.error, row.overlay, row.note)
                 os.truncate(record, whole)
 
 
@@ -197,4 +201,4 @@ def _cells(row: Row) -> list[Any]:
     areas = [r.area for r in row.regions]
     counted = (None, None) if row.verdict is None else (len(areas), sum(areas))
     values = (row.path, row.score, row.threshold, row.verdict, *counted, json.dumps(boxes), json.dumps(areas))
-    return [*values, row.overlay, row.error]
+    return [*values, row.overlay, row.error, row.note]

@@ -18,6 +18,7 @@ from anomaly_seg.inference.image_input import from_bytes
 from anomaly_seg.inference.load import load
 from anomaly_seg.inference.model_card import InputContract
 from anomaly_seg.inference.prediction import Detector
+from anomaly_seg.serving.demo_view import labels
 from anomaly_seg.serving.server import limits_of, listen, run
 from anomaly_seg.serving.upload import Limits, check_upload
 
@@ -55,7 +56,7 @@ def demo(models: Sequence[Path], *, samples: Path | None, host: str, port: int, 
     with listen(host, port) as listener, tempfile.TemporaryDirectory("anomaly-seg") as folder:
         detectors = [load(path) for path in models]
         app = create_app(detectors, chosen or generated(detectors[0].card.input), limits, Path(folder))
-        run(app, listener, "Try " + " and ".join(detector.card.name for detector in detectors))
+        run(app, listener, "Try " + " and ".join(labels(detectors)))
 
 
 def create_app(detectors: list[Detector], samples: list[Sample], limits: Limits, folder: Path) -> Any:

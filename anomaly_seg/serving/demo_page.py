@@ -38,6 +38,7 @@ def build(detectors: list[Detector], samples: list[Sample], limits: Limits) -> g
         samples: to choose from.
         limits: of an upload.
     """
+    named = list(zip(detectors, view.labels(detectors), strict=True))
     with gr.Blocks(title="anomaly-seg", analytics_enabled=False, delete_cache=(600, 600), fill_width=True) as page:
         gr.HTML("<h1>anomaly-seg</h1><p>Is this part good? Drop a picture of it, or choose a sample.</p>")
         with gr.Row(elem_id="desk"):
@@ -45,7 +46,7 @@ def build(detectors: list[Detector], samples: list[Sample], limits: Limits) -> g
                 upload, gallery = _image_sources(samples, limits)
                 problem = gr.HTML("", elem_id="problem")
             with gr.Column(scale=3, min_width=320), gr.Row():
-                columns = [_Column(detector, i) for i, detector in enumerate(detectors)]
+                columns = [_Column(detector, label, i) for i, (detector, label) in enumerate(named)]
         _connect(upload, gallery, problem, columns, samples, limits)
     return page
 
@@ -126,10 +127,10 @@ def _image_sources(samples: list[Sample], limits: Limits) -> tuple[gr.File, gr.G
 class _Column:
     """One model: verdict, threshold, pictures, card."""
 
-    def __init__(self, detector: Detector, index: int) -> None:
+    def __init__(self, detector: Detector, label: str, index: int) -> None:
         self.detector, self.threshold = detector, detector.card.threshold.value
         with gr.Column(min_width=300, elem_id=f"model-{index}", elem_classes="model"):
-            gr.HTML(view.title(detector.card, detector.path.name))
+            gr.HTML(view.title(label, detector.path.name))
             # Score (the value) and threshold change independently; the browser words the verdict anew after either.
             template = "${demo.verdict(value, threshold)}"
             self.verdict = gr.HTML(None, html_template=template, threshold=self.threshold)

@@ -1,15 +1,17 @@
 """A prediction as pieces of HTML: banner, overlay, maps, and what the model's card says. Numpy in, text out."""
 
 import base64
+from collections.abc import Sequence
 from dataclasses import replace
 from html import escape
 
 import cv2
 import numpy as np
 
+from anomaly_seg.inference.image_size import size_note
 from anomaly_seg.inference.model_card import Estimate, ModelCard
 from anomaly_seg.inference.overlay import marked
-from anomaly_seg.inference.prediction import Prediction
+from anomaly_seg.inference.prediction import Detector, Prediction
 
 PICTURE_SIDE, MAP_SIDE = 900, 480
 """Longest sides, in pixels, of the pictures sent to the page."""
@@ -34,7 +36,7 @@ def number(value: float) -> str:
 
 
 def message(sentence: str) -> str:
-    """An error for the user, or nothing."""
+    """An error or a warning for the user, or nothing."""
     return f"<div class='problem' role='alert'>{escape(sentence)}</div>" if sentence else ""
 
 
@@ -54,7 +56,9 @@ def pictures(image: np.ndarray, name: str, prediction: Prediction, card: ModelCa
     maps = f"<div class='maps' style='--count: {len(names)}'>{figures}</div>" if names else ""
     meaning = "; ".join(text for key, text in MEANINGS.items() if key in names)
     legend = f"<p class='legend'>0 <i></i> 1: how surely a pixel is defect. {meaning}</p>" if maps else ""
-    return f"<div class='pair'>{pair}</div>{_regions(prediction)}{maps}{legend}"
+    note = size_note(image.shape[0], image.shape[1], card.input)
+    warning = message(f"The verdict may mislead: the image has {note}.") if note else ""
+    return f"{warning}<div class='pair'>{pair}</div>{_regions(prediction)}{maps}{legend}"
 
 
 def card_text(card: ModelCard) -> str:
@@ -120,5 +124,18 @@ def _coloured(heat_map: np.ndarray) -> np.ndarray:
     return cv2.applyColorMap(levels, cv2.COLORMAP_INFERNO)
 
 
-def title(card: ModelCard, file: str) -> str:
-    return f"<h2>{escape(card.name)}</h2><p class='file'>{escape(file)}</p>"
+def title(label: str, file: str) -> str:
+    return f"<h2>{escape(label)}</h2><p class='file'>{escape(file)}</p>"
+
+
+def labels(detectors: Sequence[Detector]) -> list[str]:
+    """Names of the models; of equal names each is followed by its file, with the folders needed to tell them apart."""
+    names = [detector.card.name for detector in detectors]
+    if len(set(names)) == len(names):
+        return names
+    parts = [detector.path.absolute().parts for detector in detectors]
+    for length in range(1, max(map(len, parts)) + 1):
+        files = ["/".join(part[-length:]) for part in parts]
+        if len(set(files)) == len(files):
+            break
+    return [f"{name} ({file})" for name, file in zip(names, files, strict=True)]

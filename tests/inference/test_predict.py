@@ -105,6 +105,7 @@ def test_rows_by_hand(run, parts: Path, capsys: pytest.CaptureFixture) -> None:
         "modified": 0,
         "changed": 0,
         "inode": 0,
+        "note": None,
     }
     assert table()[1] == {
         "path": "parts/b.bmp",
@@ -117,6 +118,7 @@ def test_rows_by_hand(run, parts: Path, capsys: pytest.CaptureFixture) -> None:
         "areas": "[20, 9]",
         "overlay": "",
         "error": "",
+        "note": "",
     }
     assert [row["verdict"] for row in table()] == ["good", "defective", "good"]
 
@@ -318,6 +320,37 @@ def test_records_of_older_versions_go_on_where_they_were(run, parts: Path, tmp_p
     assert run(str(parts), "--out", out) == 2  # which of its paths are relative is not known
 
 
+def test_images_far_from_the_sizes_trained_on_are_said_once_and_noted(run, parts: Path, capsys) -> None:
+    write_image(parts / "c.png", spotted(height=129, width=40))  # trained on 48 to 64 x 32 to 40
+    write_image(parts / "d.png", spotted(height=48, width=81))
+    trained = "pixels, far from the 48 to 64 x 32 to 40 trained on: its"
+    notes = {
+        "parts/c.png": f"129 x 40 {trained} height is more than 2 times the largest",
+        "parts/d.png": f"48 x 81 {trained} width is more than 2 times the largest",
+    }
+    says = (
+        "2 images are far in size from those trained on, so verdicts may mislead (column note of predictions.csv): "
+        f"parts/c.png: {notes['parts/c.png']}\n"
+    )
+    for _ in range(2):  # the second time from the record
+        assert run("parts") == 3
+        assert capsys.readouterr().err.count(says) == 1
+        assert {row["path"]: row["note"] for row in lines() if row["note"]} == notes
+        assert {row["path"]: row["note"] for row in table() if row["note"]} == notes
+    assert run("parts/a.png", "--out", "other") == 0
+    assert "trained on" not in capsys.readouterr().err
+
+
+def test_rows_of_versions_without_notes_go_on(run, parts: Path) -> None:
+    assert run("parts") == 3
+    rows = lines()
+    for row in rows:
+        del row["note"]
+    Path("out/predictions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    run.detector.asked.clear()
+    assert run("parts") == 3 and run.detector.asked == [] and {row["note"] for row in table()} == {""}
+
+
 def test_two_predicts_do_not_write_into_one_folder(run, parts: Path, capsys) -> None:
     Path("out").mkdir()
     with FileLock("out/.predictions.jsonl.lock"):
@@ -489,6 +522,20 @@ def test_overlays_of_equal_names_do_not_collide(run, parts: Path) -> None:
     run.detector.asked.clear()
     assert run("parts", "--overlays") == 3 and run.detector.asked == []
     assert run("out/../parts", "out", "--overlays") == 2  # "out" holds nothing but overlays, which are not judged
+
+
+def test_an_overlay_that_is_gone_is_drawn_again(run, parts: Path) -> None:
+    assert run("parts", "--overlays") == 3
+    pictures = {row["path"]: Path("out") / row["overlay"] for row in table()}
+    drawn = pictures["parts/b.bmp"].read_bytes()
+    pictures["parts/b.bmp"].unlink()
+    run.detector.asked.clear()
+    assert run("parts", "--overlays") == 3
+    assert run.detector.asked == ["parts/b.bmp"] and pictures["parts/b.bmp"].read_bytes() == drawn
+    for picture in pictures.values():
+        picture.unlink()
+    assert run("parts", "--overlays") == 3 and all(picture.is_file() for picture in pictures.values())
+    assert len(run.detector.asked) == 1 + 3
 
 
 def test_overlay_by_hand() -> None:
@@ -671,6 +718,27 @@ def test_watch_again_does_not_judge_again(watched, tmp_path: Path) -> None:
     again.rows(2)
     assert [Path(row["path"]).name for row in again.finish()] == ["a.png", "b.png"]
     assert [Path(p).name for p in again.detector.asked] == ["b.png"]
+
+
+def test_watch_says_at_once_that_a_size_is_far_from_those_trained_on(watched, tmp_path: Path, capsys) -> None:
+    for name in ("a.png", "b.png"):
+        write_image(tmp_path / "in" / name, spotted(height=129))
+    watch = watched()
+    assert all(row["note"].startswith("129 x 40 pixels") for row in watch.rows(2))
+    watch.finish()
+    assert capsys.readouterr().err.count("1 image is far in size from those trained on") == 1
+
+
+def test_watch_draws_an_overlay_that_is_gone_again(watched, tmp_path: Path) -> None:
+    write_image(tmp_path / "in/a.png", GOOD)
+    watch = watched(overlays=True)
+    picture = tmp_path / "out" / watch.rows(1)[0]["overlay"]
+    watch.finish()
+    picture.unlink()
+    again = watched(overlays=True)
+    again.rows(2)
+    again.finish()
+    assert picture.is_file()
 
 
 def test_watch_finds_by_rescan_what_no_event_told(watched, tmp_path: Path, monkeypatch) -> None:

@@ -26,7 +26,7 @@ from support.web_helpers import (
 
 from anomaly_seg.cli import main
 from anomaly_seg.inference.model_card import Estimate, Metrics, Quantisation
-from anomaly_seg.serving import demo
+from anomaly_seg.serving import demo, demo_page
 from anomaly_seg.serving import demo_view as view
 from anomaly_seg.serving.demo import MAX_SAMPLES, Sample, create_app, generated, samples_of
 from anomaly_seg.serving.upload import Limits
@@ -40,6 +40,12 @@ LONG = "another_<b>model</b>_with_a_very_long_name_without_a_single_space"
 
 
 # --- pieces ---
+
+
+def fake_at(path: Path, name: str) -> FakeDetector:
+    detector = FakeDetector(card(name))
+    detector.path = path
+    return detector
 
 
 def test_pictures_hold_every_map_and_the_largest_regions() -> None:
@@ -74,6 +80,30 @@ def test_boxes_follow_a_shrunk_image(monkeypatch: pytest.MonkeyPatch) -> None:
     assert picture.shape == (300, 900) and found.heat_map.shape == (300, 900)
     assert [(r.x, r.y, r.width, r.height, r.area) for r in found.regions] == [(500, 100, 200, 50, 40_000)]
     assert found.heat_map[125, 600] == 1 and found.heat_map[95, 600] == 0
+
+
+def test_pictures_warn_of_a_size_far_from_those_trained_on() -> None:
+    far, near = spotted(height=129), spotted(height=119)  # trained on 48 to 64 x 32 to 40
+    html = view.pictures(far, "a.png", FakeDetector()(far), card())
+    assert "The verdict may mislead: the image has 129 x 40 pixels, far from the 48 to 64 x 32 to 40 trained on" in html
+    assert "mislead" not in view.pictures(near, "a.png", FakeDetector()(near), card())
+
+
+@pytest.mark.parametrize(
+    ("names", "files", "expected"),
+    [
+        (("a", "b"), ("x/model.onnx", "y/model.onnx"), ["a", "b"]),
+        (("a", "a"), ("x/model.onnx", "x/model-int8.onnx"), ["a (model.onnx)", "a (model-int8.onnx)"]),
+        (("a", "a"), ("x/model.onnx", "y/model.onnx"), ["a (x/model.onnx)", "a (y/model.onnx)"]),
+        (("a", "a"), ("x/z/model.onnx", "y/z/model.onnx"), ["a (x/z/model.onnx)", "a (y/z/model.onnx)"]),
+        (("a",), ("x/model.onnx",), ["a"]),
+    ],
+)
+def test_two_models_of_one_name_are_told_apart_by_their_files(names, files, expected) -> None:
+    detectors = [fake_at(Path(file), name) for name, file in zip(names, files, strict=True)]
+    assert view.labels(detectors) == expected
+    blocks = demo_page.build(detectors, [], LIMITS).blocks.values()
+    assert re.findall("<h2>(.*?)</h2>", "".join(str(getattr(block, "value", "")) for block in blocks)) == expected
 
 
 def test_card_for_people_escapes_what_it_shows() -> None:
@@ -146,6 +176,9 @@ def test_command_shows_one_model_or_two(monkeypatch: pytest.MonkeyPatch) -> None
     detectors, samples, limits, folder = seen[1][0]
     assert [detector.card.name for detector in detectors] == ["a", "b"] and len(samples) == 4
     assert limits.max_bytes == 500_000 and not folder.exists()  # uploads are gone with the page
+    monkeypatch.setattr(demo, "load", lambda path: fake_at(path, "a"))
+    assert main(["demo", "x.onnx", "y.onnx", "--port", str(free_port())]) == 0
+    assert seen[-1][1] == "Try a (x.onnx) and a (y.onnx)"
 
 
 # --- in the browser ---

@@ -66,8 +66,16 @@ def test_answer_is_that_of_the_detector(client: TestClient) -> None:
             {"x": 20, "y": 30, "width": 6, "height": 7, "area": 42, "peak": 1.0},
             {"x": 3, "y": 5, "width": 4, "height": 2, "area": 8, "peak": 1.0},
         ],
+        "note": None,
         "heat_map": None,
     }
+
+
+def test_answer_says_that_the_image_is_far_from_the_sizes_trained_on(client: TestClient) -> None:
+    answer = send(client, encoded(spotted(height=129, width=40))).json()  # trained on up to 64
+    assert answer["note"] == (
+        "129 x 40 pixels, far from the 48 to 64 x 32 to 40 trained on: its height is more than 2 times the largest"
+    )
 
 
 def test_threshold_and_heat_map(client: TestClient) -> None:

@@ -19,7 +19,8 @@ from starlette.exceptions import HTTPException
 
 from anomaly_seg.errors import InputError
 from anomaly_seg.inference.image_input import from_bytes
-from anomaly_seg.inference.model_card import ModelCard
+from anomaly_seg.inference.image_size import size_note
+from anomaly_seg.inference.model_card import InputContract, ModelCard
 from anomaly_seg.inference.prediction import Detector, Prediction
 from anomaly_seg.serving.api.body import declared_size, read_image
 from anomaly_seg.serving.api.metrics import Metrics
@@ -96,7 +97,7 @@ def create_app(
             await run_in_threadpool(check_upload, data, limits)
             with _model_errors():
                 prediction = await asyncio.get_running_loop().run_in_executor(app.state.worker, judge, data)
-            answer = await run_in_threadpool(_answer, prediction, threshold, heat_map)
+            answer = await run_in_threadpool(_answer, prediction, detector.card.input, threshold, heat_map)
         metrics.verdict(answer.verdict)
         return answer
 
@@ -127,7 +128,7 @@ def _model_errors() -> Iterator[None]:
         raise UploadError(500, "The model failed on this image; the server's log says why.") from error
 
 
-def _answer(prediction: Prediction, threshold: float | None, heat_map: bool) -> Answer:
+def _answer(prediction: Prediction, contract: InputContract, threshold: float | None, heat_map: bool) -> Answer:
     limit = prediction.threshold if threshold is None else threshold
     height, width = prediction.heat_map.shape
     return Answer(
@@ -136,6 +137,7 @@ def _answer(prediction: Prediction, threshold: float | None, heat_map: bool) -> 
         threshold=limit,
         image=Size(height=height, width=width),
         regions=[Box(**vars(region)) for region in prediction.regions],
+        note=size_note(height, width, contract),
         heat_map=_png(prediction.heat_map) if heat_map else None,
     )
 

@@ -37,6 +37,7 @@ class Answer(BaseModel):
                     "threshold": 100.0,
                     "image": {"height": 1269, "width": 500},
                     "regions": [{"x": 212, "y": 640, "width": 61, "height": 18, "area": 403, "peak": 0.97}],
+                    "note": None,
                     "heat_map": None,
                 }
             ]
@@ -47,6 +48,7 @@ class Answer(BaseModel):
     threshold: float
     image: Size
     regions: list[Box] = Field(description="largest first")
+    note: str | None = Field(description="why the verdict may mislead, as a size far from those trained on")
     heat_map: str | None = Field(description="base64 of an 8-bit grey PNG at the image's size, 255 = surely defect")
 
 
