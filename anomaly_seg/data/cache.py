@@ -16,7 +16,7 @@ from tqdm import tqdm
 from anomaly_seg import atomic
 from anomaly_seg.data.dilation import dilate
 from anomaly_seg.data.duplicates import thumbnail
-from anomaly_seg.data.image_io import load_image
+from anomaly_seg.data.image_io import stored_channels, to_image
 from anomaly_seg.data.preparation import Preparation
 from anomaly_seg.data.records import Dataset, load_mask
 from anomaly_seg.data.tiling import Tile, TileGrid
@@ -56,7 +56,7 @@ class Arrays:
     undilated. labels: (n,) 1 = defective. fingerprints: n contents; mask_fingerprints: likewise, None without a
     mask. thumbnails: (n, 4096) for `find_duplicates`. notes: what the masks made worth saying. owner: (t,) index of the
     image. sample_labels: (t,) of the image, or whether the tile's dilated mask holds a defect. preparation: what made
-    them.
+    them. colour: (n,) bool, whether the image is stored in colour; None from a cache of an earlier version.
     """
 
     images: np.ndarray
@@ -72,6 +72,7 @@ class Arrays:
     owner: np.ndarray
     sample_labels: np.ndarray
     preparation: Preparation
+    colour: np.ndarray | None = None
 
     def samples(self, images: Iterable[int]) -> np.ndarray:
         """Indices of all samples of these images, image by image."""
@@ -127,6 +128,7 @@ def prepare(dataset: Dataset, preparation: Preparation, cache_dir: str | Path | 
         images["arrays"], dilated["arrays"], exact["arrays"], shapes, exact["pixels"], labels, prints,
         masks, images["thumbnails"], notes, np.repeat(np.arange(len(names)), counts),
         dilated["holds"].astype(np.int64) if tiled else labels, preparation,
+        images.get("colour"),
     )  # fmt: skip
 
 
@@ -147,17 +149,19 @@ def _homeless(what: str) -> InputError:
 
 
 def _images(dataset: Dataset, preparation: Preparation) -> dict[str, Any]:
-    shapes, thumbnails = [], []
+    shapes, thumbnails, colour = [], [], []
 
     def rows() -> Iterator[np.ndarray]:
         for record in tqdm(dataset.records, desc=f"{dataset.name}: images", unit="image", leave=False, disable=None):
-            image = load_image(record.image, preparation.convert, preparation.channels)
+            stored = record.image.pixels()
+            image = to_image(stored, record.image.name, preparation.convert, preparation.channels)
+            colour.append(stored_channels(stored) > 1)
             shapes.append(image.shape[:2])
             thumbnails.append(thumbnail(image))
             yield from preparation.images(image)
 
     shape = (preparation.height, preparation.width) + ((3,) if preparation.channels == 3 else ())
-    return {"shape": shape, "rows": rows(), "shapes": shapes, "thumbnails": thumbnails}
+    return {"shape": shape, "rows": rows(), "shapes": shapes, "thumbnails": thumbnails, "colour": colour}
 
 
 def _masks(dataset: Dataset, preparation: Preparation, dilation: int, shapes: np.ndarray) -> dict[str, Any]:

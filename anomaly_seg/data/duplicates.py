@@ -9,6 +9,8 @@ import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from anomaly_seg.data.files import some
+
 Kind = Literal["identical", "near"]
 KINDS: tuple[Kind, Kind] = ("identical", "near")
 
@@ -115,6 +117,30 @@ def find_duplicates(fingerprints: Sequence[str], thumbnails: np.ndarray, groups:
             bits[kind][rows] = np.packbits(np.pad(found, ((0, 0), (rows.start, 0))), axis=1)
             closest[kind] = _closest(closest[kind], found, similarity, rows.start, kind)
     return Duplicates(bits, closest["identical"] + closest["near"])
+
+
+def contradictions(names: Sequence[str], fingerprints: Sequence[str], labels: np.ndarray) -> list[str]:
+    """What to say of byte-identical images of which one is good and another defective: one of the labels is wrong.
+
+    `check` calls them a problem, but `train` does not refuse them: of thousands of images a few such pairs spoil no
+    model, and published data sets, whose labels nobody may change, have to stay trainable as they are. KolektorSDD and
+    the magnetic tiles hold none: KolektorSDD's identical images that differ in their masks are defective in both.
+
+    Args:
+        names, fingerprints: of n images. labels: (n,) 1 = defective.
+    """
+    good = {content: name for name, content, bad in zip(names, fingerprints, labels, strict=True) if not bad}
+    pairs = [
+        f"{name} (defective) = {good[content]} (good)"
+        for name, content, bad in zip(names, fingerprints, labels, strict=True)
+        if bad and content in good
+    ]
+    if not pairs:
+        return []
+    return [
+        f"identical images of which one counts as defective and one as good: {some(pairs)}; give both the same mask, "
+        "or remove one of each"
+    ]
 
 
 def numbered(names: Sequence[str]) -> np.ndarray:

@@ -81,6 +81,12 @@ def lossy(head: bytes) -> bool:
 SUBFILE_TYPE, PHOTOMETRIC, SAMPLES = 254, 262, 277
 """Tags of a page. Bit 0 of the first: a smaller copy of another page, such as a thumbnail."""
 
+COMPRESSION, DEFLATE = 259, (8, 32946)
+OFFSETS, LENGTHS = (273, 324), (279, 325)
+"""Tags of where a page's strips or tiles are in the file, and of how many bytes each has."""
+
+_TAGS = (SUBFILE_TYPE, PHOTOMETRIC, SAMPLES, COMPRESSION, *OFFSETS, *LENGTHS)
+
 WHITE_IS_ZERO = 0
 BIG = 43
 """Third byte of a TIFF with offsets of 8 bytes."""
@@ -97,7 +103,7 @@ def tiff_pages(data: bytes) -> list[dict[int, Any]]:
             seen.add(directory.next)
             file.seek(directory.next)
             directory.load(file)
-            pages.append({tag: directory[tag] for tag in (SUBFILE_TYPE, PHOTOMETRIC, SAMPLES) if tag in directory})
+            pages.append({tag: directory[tag] for tag in _TAGS if tag in directory})
     except Exception:  # whatever a damaged chain makes the reader stumble over: OpenCV has read its first
         pass
     return pages

@@ -15,6 +15,7 @@ from typing import Literal, Protocol
 import cv2
 import numpy as np
 
+from anomaly_seg.data.decoder import imdecode
 from anomaly_seg.data.image_formats import (
     HEAD,
     PHOTOMETRIC,
@@ -140,18 +141,24 @@ def decode(data: bytes, name: str) -> np.ndarray:
     there lie where they were drawn.
 
     Raises:
-        InputError: not an image, several in one file, or one of more pixels than OpenCV takes.
+        InputError: not an image, damaged inside as far as `decoder.imdecode` can notice, several in one file, or one of
+            more pixels than OpenCV takes.
     """
     usable = image_format(data[:HEAD]) is not None and not name.lower().endswith(RAW_SUFFIXES)
     usable = usable and not (data.startswith(b"\xff\xd8") and _cut_short(data))
     try:
-        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) if usable else None
+        pixels, complaint = imdecode(data) if usable else (None, None)
     except cv2.error as error:
         limit = "more than 2^30 pixels (the environment variable OPENCV_IO_MAX_IMAGE_PIXELS sets another limit)"
         reason = limit if "CV_IO_MAX_IMAGE" in error.err else error.err
         raise InputError(f"{name}: does not decode, {reason}; cut the picture into parts") from error
     if pixels is None:
         raise InputError(f"{name}: does not decode as an image; give a whole PNG, JPEG, BMP or TIFF, or leave it out")
+    if complaint:
+        raise InputError(
+            f"{name}: damaged inside ({complaint}), so that pixels are wrong; copy it again, or save it anew as PNG if "
+            "it looks right"
+        )
     pictures = count_pictures(data)
     if pictures > 1:
         raise InputError(
@@ -217,10 +224,16 @@ EXIF_REACH = 1 << 16
 
 
 def load_image(source: Source, convert: Convert = "error", channels: int = 1) -> np.ndarray:
+    """8-bit image from a source: `to_image` of its pixels."""
+    return to_image(source.pixels(), source.name, convert, channels)
+
+
+def to_image(pixels: np.ndarray, name: str, convert: Convert = "error", channels: int = 1) -> np.ndarray:
     """8-bit image: (h, w) uint8 grey, or (h, w, 3) uint8 RGB.
 
     Args:
-        source: where from.
+        pixels: as stored, from `Source.pixels`.
+        name: of the source, for messages.
         convert: "error" refuses 16 bit, and colour where grey is wanted; "grey8" turns 16-bit to 8-bit (65535 becomes
             255) and, where grey is wanted, colour to grey.
         channels: 1 = grey; 3 = colour, where grey images are repeated and an alpha channel is dropped.
@@ -228,12 +241,11 @@ def load_image(source: Source, convert: Convert = "error", channels: int = 1) ->
     Raises:
         InputError: colour or 16-bit with `convert="error"`, or another depth.
     """
-    pixels = source.pixels()
-    found = 1 if pixels.ndim == 2 else pixels.shape[2]
+    found = stored_channels(pixels)
     deep = pixels.dtype != np.uint8
     usable = pixels.dtype in (np.uint8, np.uint16) and found in (1, 3, 4)
     if not usable or (convert == "error" and (deep or (found > 1 and channels == 1))):
-        raise InputError(_unusable(source.name, pixels.dtype, found, channels, usable))
+        raise InputError(_unusable(name, pixels.dtype, found, channels, usable))
     pixels = to_8_bit(pixels)
     if found == 1:
         grey = pixels.reshape(pixels.shape[:2])
@@ -242,6 +254,11 @@ def load_image(source: Source, convert: Convert = "error", channels: int = 1) ->
         (cv2.COLOR_BGR2GRAY, cv2.COLOR_BGR2RGB) if found == 3 else (cv2.COLOR_BGRA2GRAY, cv2.COLOR_BGRA2RGB)
     )
     return cv2.cvtColor(pixels, grey_code if channels == 1 else colour_code)
+
+
+def stored_channels(pixels: np.ndarray) -> int:
+    """1 for (h, w), c for (h, w, c)."""
+    return 1 if pixels.ndim == 2 else pixels.shape[2]
 
 
 def to_8_bit(pixels: np.ndarray) -> np.ndarray:

@@ -8,9 +8,9 @@ import numpy as np
 
 from anomaly_seg.data.annotations.rasterize import ShapeSource
 from anomaly_seg.data.cache import Arrays
-from anomaly_seg.data.duplicates import KINDS, Duplicates, numbered
+from anomaly_seg.data.duplicates import KINDS, Duplicates, contradictions, numbered
 from anomaly_seg.data.files import some
-from anomaly_seg.data.image_io import LEVELS_16_PER_8_BIT, load_image
+from anomaly_seg.data.image_io import LEVELS_16_PER_8_BIT, load_image, stored_channels
 from anomaly_seg.data.preparation import Preparation
 from anomaly_seg.data.records import Dataset, load_mask
 from anomaly_seg.errors import InputError
@@ -71,7 +71,11 @@ def notes(dataset: Dataset, arrays: Arrays, duplicates: Duplicates) -> list[str]
     usual = Counter(views.values()).most_common(1)[0][0]
     if odd := [f"{group} has {count}" for group, count in sorted(views.items()) if count != usual]:
         found.append(f"groups have {usual} image{'s' * (usual != 1)} each, but {_names(odd)}")
-    differing = [(t.a, t.b) for t in duplicates.closest if t.kind == "identical" and not _same_mask(arrays, t.a, t.b)]
+    differing = [
+        (t.a, t.b)
+        for t in duplicates.closest
+        if t.kind == "identical" and arrays.labels[t.a] == arrays.labels[t.b] and not _same_mask(arrays, t.a, t.b)
+    ]
     if differing:
         pairs = [f"{dataset.records[a].name} and {dataset.records[b].name}" for a, b in differing]
         found.append(f"identical images with different masks, which shows how far two drawings differ: {_names(pairs)}")
@@ -95,8 +99,9 @@ def _fit_notes(dataset: Dataset, arrays: Arrays) -> list[str]:
             f"{max(typical, 1 / typical):.1f} times {'wider' if typical > 1 else 'narrower'} for their height; "
             "set scale.height and scale.width to their aspect, or data.fit=pad"
         )
-    if preparation.channels == 1 and preparation.convert != "error" and dataset.records[0].image.pixels().ndim == 3:
-        found.append("colour images become grey; data.channels=3 keeps the colour")
+    if grey := _turned_grey(dataset, arrays):
+        what = "image becomes" if len(grey) == 1 else "images become"
+        found.append(f"{len(grey)} colour {what} grey; data.channels=3 keeps the colour: {_names(grey)}")
     if specks := _specks(dataset, arrays):
         lost, total = sum(count for _, count, _ in specks), sum(whole for _, _, whole in specks)
         where = _names([f"{name} ({count} of {whole})" for name, count, whole in specks])
@@ -106,6 +111,16 @@ def _fit_notes(dataset: Dataset, arrays: Arrays) -> list[str]:
             "them"
         )
     return found
+
+
+def _turned_grey(dataset: Dataset, arrays: Arrays) -> list[str]:
+    """Names of the images that are stored in colour and used as grey; without a record of it all are decoded again."""
+    if arrays.preparation.channels != 1 or arrays.preparation.convert == "error":
+        return []
+    colour = arrays.colour
+    if colour is None:
+        colour = np.array([stored_channels(r.image.pixels()) > 1 for r in dataset.records])
+    return [dataset.records[i].name for i in np.flatnonzero(colour)]
 
 
 def _specks(dataset: Dataset, arrays: Arrays) -> list[tuple[str, int, int]]:
@@ -179,6 +194,7 @@ def _size_problems(dataset: Dataset, arrays: Arrays) -> list[str]:
 
 def _image_problems(dataset: Dataset, arrays: Arrays) -> list[str]:
     found, names = _dim(dataset, arrays) + mask_like(dataset, arrays), [r.name for r in dataset.records]
+    found += contradictions(names, arrays.fingerprints, arrays.labels)
     if flat := [names[i] for i in np.flatnonzero(~arrays.thumbnails.any(axis=1))]:
         found.append(f"images of one grey value: {_names(flat)}; replace or remove them")
     first: dict[tuple[str, str], str] = {}

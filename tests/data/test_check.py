@@ -167,9 +167,10 @@ def test_flat_images_copies_and_single_views(tmp_path: Path) -> None:
     text = unwrapped(found.text)
     assert "images of one grey value: p0/v1" in text
     assert "a group's image twice: p2/v1 = p2/v0" in text
+    assert "one counts as defective and one as good: p2/v0 (defective) = p2/v1 (good)" in text
     assert "only one image, where other groups have more: p8" in text
     assert "groups have 2 images each, but p8 has 1" in text
-    assert found.problems == 3
+    assert found.problems == 4
 
 
 def test_one_image_an_item_is_no_problem(tmp_path: Path) -> None:
@@ -243,8 +244,37 @@ def test_colour_that_is_thrown_away(tmp_path: Path) -> None:
     dataset = in_memory()
     for record in dataset.records:
         record.image.array = np.dstack([record.image.array] * 3)
-    assert "colour images become grey; data.channels=3" in report(tmp_path, dataset, convert="grey8").text
+    text = unwrapped(report(tmp_path, dataset, convert="grey8").text)
+    assert f"{len(dataset.records)} colour images become grey; data.channels=3 keeps the colour" in text
     assert "become grey" not in report(tmp_path, dataset, channels=3).text
+
+
+def test_a_single_colour_image_that_is_not_the_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also with a cache that an earlier version wrote, which knows nothing of colour and stays as it is."""
+    dataset = in_memory()
+    dataset.records[7].image.array = np.dstack([dataset.records[7].image.array] * 3)
+    said = "1 colour image becomes grey; data.channels=3 keeps the colour: p3/v1"
+    assert said in unwrapped(report(tmp_path, dataset, convert="grey8").text)
+    small = next((tmp_path / "memory").glob("images-*.npz"))
+    with np.load(small) as file:
+        np.savez(small, **{key: value for key, value in file.items() if key != "colour"})
+    old = small.read_bytes()
+    assert said in unwrapped(report(tmp_path, dataset, convert="grey8").text)
+    assert small.read_bytes() == old
+
+
+def test_identical_images_of_which_one_is_good(tmp_path: Path) -> None:
+    """kos01/Part0 is defective, and its bytes are those of kos02/Part1, which is good; kos03/Part0 is defective too."""
+    folder = write_kolektor(tmp_path / "k")
+    for other in ("kos02/Part1.jpg", "kos03/Part0.jpg"):
+        (folder / other).write_bytes((folder / "kos01" / "Part0.jpg").read_bytes())
+    found = report(tmp_path / "c", kolektor.read(folder), folds=2, split="published")
+    text = unwrapped(found.text)
+    assert (
+        "identical images of which one counts as defective and one as good: kos01/Part0 (defective) = kos02/Part1 "
+        "(good), kos03/Part0 (defective) = kos02/Part1 (good); give both the same mask, or remove one of each"
+    ) in text[text.index("Problems") :]
+    assert "identical images with different masks" not in text
 
 
 def test_few_defects_in_a_fold(tmp_path: Path) -> None:

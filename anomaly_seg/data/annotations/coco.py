@@ -4,11 +4,12 @@ Polygons and run lengths are drawn by pycocotools, the data set's own library. R
 decoder reads beyond its memory where they are damaged.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 from anomaly_seg.data.annotations.common import Drawing, Parsed, box, id_of, key, listed, numbers, polygon, side, whole
 from anomaly_seg.data.annotations.rasterize import Runs, Shape, check_runs, runs_of
-from anomaly_seg.data.files import trimmed
+from anomaly_seg.data.files import some, trimmed
 from anomaly_seg.errors import InputError
 
 
@@ -33,11 +34,22 @@ def read(found: dict[str, Any], name: str) -> Parsed:
             labels.setdefault(category, str(category))
         if category not in labels:
             raise InputError(f"{where}: category_id {category} is not among its categories; export the file again")
-        shapes = _shapes(note, drawing, where)
+        shapes = _shapes(note, drawing, where, labels[category])
         if not shapes:
             drawing.undrawn.append((labels[category], "annotation without area"))
         drawing.shapes += [(labels[category], shape) for shape in shapes]
     return Parsed(list(drawings.values()), set(labels.values()))
+
+
+def note_boxes(drawings: Mapping[str, Drawing], labels: set[str]) -> list[str]:
+    """What to say of annotations with a box but no outline, where their label is one of these."""
+    counts = {image: sum(label in labels for label in one.boxed) for image, one in drawings.items()}
+    if not (images := [f"{image} ({count})" for image, count in counts.items() if count]):
+        return []
+    return [
+        f"annotations with a box but no outline, in {len(images)} image{'s' * (len(images) != 1)}: {some(images)}; the "
+        "whole rectangle counts as defect, where outlines would say more"
+    ]
 
 
 def _by_id(entries: list[dict[str, Any]], where: str) -> dict[int | str, tuple[dict[str, Any], str]]:
@@ -54,7 +66,7 @@ def _by_id(entries: list[dict[str, Any]], where: str) -> dict[int | str, tuple[d
     return found
 
 
-def _shapes(note: dict[str, Any], drawing: Drawing, where: str) -> list[Shape]:
+def _shapes(note: dict[str, Any], drawing: Drawing, where: str, label: str) -> list[Shape]:
     found = note.get("segmentation")
     if isinstance(found, dict):
         return [_runs(found, drawing, where)]
@@ -62,6 +74,7 @@ def _shapes(note: dict[str, Any], drawing: Drawing, where: str) -> list[Shape]:
         return [polygon(outline, where) for outline in outlines]
     if not note.get("bbox"):
         return []
+    drawing.boxed.append(label)
     x, y, w, h = numbers(note["bbox"], 4, where)
     return [box(x, y, x + w, y + h, where)]
 

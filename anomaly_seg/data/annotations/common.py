@@ -15,7 +15,8 @@ class Drawing:
 
     image: as the file names it. height, width: of the image, None where the file does not say. shapes: label and shape.
     undrawn: label and kind of what has no area (lines, points), or none that is known. tags: labels of the whole image.
-    unmeant: labels of shapes that mean no object.
+    unmeant: labels of shapes that mean no object. boxed: labels of the shapes that are rectangles only because the file
+    has a box and no outline.
     """
 
     image: str
@@ -25,6 +26,7 @@ class Drawing:
     undrawn: list[tuple[str, str]] = field(default_factory=list)
     tags: list[str] = field(default_factory=list)
     unmeant: list[str] = field(default_factory=list)
+    boxed: list[str] = field(default_factory=list)
 
     @property
     def labels(self) -> set[str]:

@@ -64,7 +64,7 @@ def load(
     _draw(places, images, labels, found)
     drawings = {image: drawing for image, (_, drawing) in sorted(places.items())}
     found.notes += _notes([drawing for one in parsed.values() for drawing in one.drawings])
-    found.notes += _left_out(drawings, labels, found.masks) + _tags(drawings)
+    found.notes += _left_out(drawings, labels, found.masks) + _tags(drawings) + coco.note_boxes(drawings, labels)
     found.problems += _without_area(drawings, labels)
     if free := sorted(images.keys() - found.seen):
         found.notes.append(f"{len(free)} images without annotation are taken as free of defects: {some(free)}")

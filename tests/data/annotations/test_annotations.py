@@ -124,6 +124,27 @@ def test_a_box_without_segmentation(tmp_path: Path) -> None:
     np.testing.assert_array_equal(mask_of(from_coco(tmp_path, coco(note)), "a"), box())
 
 
+def test_boxes_that_become_rectangles_are_said(tmp_path: Path) -> None:
+    """Two on a, one of each way to have no outline, and one on b; what has an outline, or a label left out, is none."""
+    box_only = {"category_id": 1, "bbox": [2, 3, 5, 6]}
+    notes = [
+        {**box_only, "image_id": 1, "segmentation": []},
+        {**box_only, "image_id": 1, "segmentation": [[]]},
+        {**box_only, "image_id": 1, "segmentation": [BOX]},
+        {**box_only, "image_id": 2},
+        {**box_only, "image_id": 2, "category_id": 2},
+    ]
+    found = coco(*notes, names=("a.png", "b.png"))
+    rest = "the whole rectangle counts as defect, where outlines would say more"
+    every = from_coco(tmp_path, found)
+    assert f"annotations with a box but no outline, in 2 images: a.png (2), b.png (2); {rest}" in every.notes
+    cracks = from_coco(tmp_path, found, categories="crack")
+    assert f"annotations with a box but no outline, in 2 images: a.png (2), b.png (1); {rest}" in cracks.notes
+    stains = from_coco(tmp_path, found, categories="stain")
+    assert f"annotations with a box but no outline, in 1 image: b.png (1); {rest}" in stains.notes
+    assert not [note for note in from_coco(tmp_path, coco([BOX])).notes if "no outline" in note]
+
+
 def test_size_from_the_image_where_the_file_has_none(tmp_path: Path) -> None:
     found = coco([BOX])
     del found["images"][0]["height"], found["images"][0]["width"]
