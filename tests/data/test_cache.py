@@ -45,7 +45,7 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
 
         return call
 
-    monkeypatch.setattr(cache, "load_image", counting("images", cache.load_image))
+    monkeypatch.setattr(cache, "to_image", counting("images", cache.to_image))
     monkeypatch.setattr(cache, "load_mask", counting("masks", cache.load_mask))
     return count
 
