@@ -130,10 +130,7 @@ def check(
         about.split,
         about.split_seed,
         about.splits,
-        settings.fold,
-        settings.evaluate_on,
-        settings.sampler.kind,
-        check_model(settings),
+        data_check.TrainingPlan(settings.fold, settings.evaluate_on, settings.sampler.kind, check_model(settings)),
     )
 
 

@@ -29,6 +29,19 @@ class Report:
     problems: int
 
 
+@dataclass(frozen=True)
+class TrainingPlan:
+    """Settings of `train` that decide whether it takes the data; see `datamodule.FoldDataModule`.
+
+    refused: what it refuses whatever the data are.
+    """
+
+    fold: int = 0
+    evaluate_on: str = "test"
+    sampler: str = "uniform"
+    refused: Sequence[str] = ()
+
+
 def check(
     dataset: Dataset,
     preparation: Preparation,
@@ -37,10 +50,7 @@ def check(
     split: Policy = "grouped",
     split_seed: int = 0,
     splits: str | None = None,
-    fold: int = 0,
-    evaluate_on: str = "test",
-    sampler: str = "uniform",
-    refused: Sequence[str] = (),
+    plan: TrainingPlan | None = None,
 ) -> Report:
     """Counts, sizes, defect areas, folds, duplicates, notes and problems of a data set, as tables.
 
@@ -49,28 +59,26 @@ def check(
         preparation: how its images become samples.
         cache_dir: where arrays are kept; None: `cache.default_cache()`.
         folds, split, split_seed, splits: as in `split_file.make_folds`.
-        fold, evaluate_on, sampler: what `train` would do with them; see `datamodule.FoldDataModule`.
-        refused: what `train` refuses about settings that have nothing to do with the data: problems too.
+        plan: what `train` would do with them; what it would refuse is a problem.
 
     Raises:
         InputError: a cache folder that cannot be written. Files that cannot be used
             are no error here but problems of the report, all of them at once.
     """
+    plan = plan or TrainingPlan()
     try:
         arrays = prepare(dataset, preparation, cache_dir)
     except InputError:
         unusable = broken(dataset, preparation)
         if not unusable:
             raise
-        wrong = [*refused, *dataset.problems, *unusable]
+        wrong = [*plan.refused, *dataset.problems, *unusable]
         return _report([f"{dataset.name}: {len(dataset.records)} images"], dataset.notes, wrong)
 
     groups = [r.group for r in dataset.records]
     duplicates = find_duplicates(arrays.fingerprints, arrays.thumbnails, groups)
-    oddities, wrong = (
-        dataset.notes + arrays.notes + notes(dataset, arrays, duplicates),
-        [*refused, *dataset.problems, *problems(dataset, arrays)],
-    )
+    oddities = dataset.notes + arrays.notes + notes(dataset, arrays, duplicates)
+    wrong = [*plan.refused, *dataset.problems, *problems(dataset, arrays)]
     parts = [_headline(dataset, arrays), _sizes(groups, arrays)]
     new = splits and not Path(splits).expanduser().exists()
     try:
@@ -78,8 +86,8 @@ def check(
         fold_of = make_folds(dataset, labels, duplicates, folds, split, split_seed, splits)
     except InputError as error:
         return _report([*parts, _duplicates_table(groups, duplicates, None)], oddities, [*wrong, str(error)])
-    wrong += _refusals(dataset, arrays, fold_of, fold, folds, evaluate_on, split, sampler)
     tested = 1 if only_fold(split, dataset.train_test) else folds
+    wrong += _refusals(dataset, arrays, fold_of, folds, split, plan)
     oddities += fold_notes(arrays.labels, fold_of, tested)
     if tested == 1:
         fold_of = np.minimum(fold_of, 1)  # all but the test part trains
@@ -92,23 +100,16 @@ def check(
 
 
 def _refusals(
-    dataset: Dataset,
-    arrays: Arrays,
-    fold_of: np.ndarray,
-    chosen: int,
-    folds: int,
-    evaluate_on: str,
-    split: Policy,
-    sampler: str,
+    dataset: Dataset, arrays: Arrays, fold_of: np.ndarray, folds: int, split: Policy, plan: TrainingPlan
 ) -> list[str]:
-    """What `train` refuses about the chosen fold and all others, in its own words."""
+    """What `train` refuses about the plan's fold and all others, in its own words."""
     tested = 1 if only_fold(split, dataset.train_test) else folds
     found: dict[str, None] = {}
-    for fold in sorted({*range(tested), chosen}):
+    for fold in sorted({*range(tested), plan.fold}):
         try:
-            check_fold(fold, folds, evaluate_on, split, dataset.train_test)
-            train, _ = fold_sides(fold_of, fold, folds, evaluate_on)
-            check_sampler(sampler, arrays.sample_labels[arrays.samples(train)])
+            check_fold(fold, folds, plan.evaluate_on, split, dataset.train_test)
+            train, _ = fold_sides(fold_of, fold, folds, plan.evaluate_on)
+            check_sampler(plan.sampler, arrays.sample_labels[arrays.samples(train)])
         except InputError as error:
             found[str(error)] = None
     return list(found)

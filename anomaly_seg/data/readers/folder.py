@@ -10,7 +10,7 @@ from anomaly_seg.data.files import Inventory, inventory, some, stem
 from anomaly_seg.data.image_io import Source
 from anomaly_seg.data.masks import JoinedMask, LossyMask, mask_file
 from anomaly_seg.data.readers.groups import assign_groups
-from anomaly_seg.data.readers.mask_pairing import MASK_FOLDERS, SUFFIXES, WORDS, Layout, mask_base, pair
+from anomaly_seg.data.readers.mask_pairing import MASK_FOLDERS, SUFFIXES, WORDS, Layout, Pairing, mask_base, pair
 from anomaly_seg.data.records import Dataset, Record
 from anomaly_seg.errors import InputError
 
@@ -46,12 +46,8 @@ def read(
     """
     top, listing = _without_top(inventory(root, REMEDY))
     everything = listing.everything
-    suffix = None if mask_suffix is None else str(mask_suffix)
-    try:
-        chosen, pairing = pair(listing.images, layout, suffix)
-        images = {path: listing.images[path] for path in sorted(pairing.images)}
-    except InputError as error:  # about paths, which mean more with their root
-        raise InputError(str(error) if str(error).startswith("data.") else f"{root}: {error}") from error
+    chosen, pairing = _pair(root, listing, layout, mask_suffix)
+    images = {path: listing.images[path] for path in sorted(pairing.images)}
     group_of = assign_groups(images, _below(top, groups, everything), everything)
     found = drawn.load(everything, images, _below(top, annotations, everything), categories)
     if categories is not None and found is None:
@@ -61,14 +57,10 @@ def read(
     if found is None and not masks:
         raise InputError(_nothing(root, len(images), everything))
     _check(root, masks, seen, pairing.bare)
-    used = {
-        *images,
-        *(path for paths in pairing.masks.values() for path in paths),
-        _below(top, groups, everything) or "",
-        *(found.files if found else ()),
-    }
+    used = {*images, *(path for paths in pairing.masks.values() for path in paths), *(found.files if found else ())}
+    used.add(_below(top, groups, everything) or "")
     if annotations != "none":
-        _check_unread(listing, images, used, SUFFIXES if suffix is None else (suffix,))
+        _check_unread(listing, images, used, SUFFIXES if mask_suffix is None else (str(mask_suffix),))
     notes = [_summary(chosen, len(masks), found), *_notes(masks), *(found.notes if found else [])]
     notes += listing.passed_over(used)
     masks |= found.masks if found else {}
@@ -78,6 +70,13 @@ def read(
         for path, source in images.items()
     ]
     return Dataset(name, records, notes=notes, problems=found.problems if found else [])
+
+
+def _pair(root: str | Path | None, listing: Inventory, layout: Layout, suffix: str | int | None) -> tuple[str, Pairing]:
+    try:
+        return pair(listing.images, layout, None if suffix is None else str(suffix))
+    except InputError as error:  # about paths, which mean more with their root
+        raise InputError(str(error) if str(error).startswith("data.") else f"{root}: {error}") from error
 
 
 def _without_top(found: Inventory) -> tuple[str, Inventory]:

@@ -10,7 +10,7 @@ import pytest
 from support.field_sets import BOX4, DEFECT, FieldSet, bar, coco_of, cvat_of, encoded, labelme, listen, shape
 from support.helpers import picture, write_image
 
-from anomaly_seg.data.check import check
+from anomaly_seg.data.check import TrainingPlan, check
 from anomaly_seg.data.datamodule import FoldDataModule
 from anomaly_seg.data.preparation import Preparation
 from anomaly_seg.data.readers.folder import read
@@ -369,7 +369,7 @@ def test_check_and_train_agree(tmp_path: Path, cache: Path, sampler: str, defect
     for stem in data.stems[:defective]:
         write_image(data.root / f"{stem}_mask.png", bar())
     dataset, preparation = read(data.root), Preparation(32, 32)
-    said = check(dataset, preparation, cache, folds=2, sampler=sampler)
+    said = check(dataset, preparation, cache, folds=2, plan=TrainingPlan(sampler=sampler))
     try:
         FoldDataModule(dataset, preparation, 0, 2, sampler=sampler, cache_dir=str(cache))
         refused = ""
@@ -384,5 +384,5 @@ def test_check_says_what_train_says_about_settings(tmp_path: Path, cache: Path, 
     dataset, preparation = read(FieldSet(tmp_path / "d", "beside").write().root), Preparation(32, 32)
     with pytest.raises(InputError) as error:
         FoldDataModule(dataset, preparation, **{"fold": 0, "folds": 2, "cache_dir": str(cache)} | settings)  # type: ignore[arg-type]
-    said = check(dataset, preparation, cache, folds=2, **settings)
+    said = check(dataset, preparation, cache, folds=2, plan=TrainingPlan(**settings))
     assert said.problems and str(error.value) in " ".join(said.text.split())
