@@ -13,7 +13,7 @@ import numpy as np
 from anomaly_seg.errors import InputError
 from anomaly_seg.inference.prediction import Detector
 from anomaly_seg.serving import demo_view as view
-from anomaly_seg.serving.demo import Sample, read
+from anomaly_seg.serving.samples import Sample, read
 from anomaly_seg.serving.upload import MEGABYTE, Limits
 
 log = logging.getLogger(__name__)

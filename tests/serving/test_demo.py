@@ -28,7 +28,8 @@ from anomaly_seg.cli import main
 from anomaly_seg.inference.model_card import Estimate, Metrics, Quantisation
 from anomaly_seg.serving import demo, demo_page
 from anomaly_seg.serving import demo_view as view
-from anomaly_seg.serving.demo import MAX_SAMPLES, Sample, create_app, generated, samples_of
+from anomaly_seg.serving.demo import create_app
+from anomaly_seg.serving.samples import MAX_SAMPLES, Sample, generated, samples_of
 from anomaly_seg.serving.upload import Limits
 
 sync_api = pytest.importorskip("playwright.sync_api")
