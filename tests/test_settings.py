@@ -9,8 +9,8 @@ from support.tiny_runs import tiny_settings
 from anomaly_seg import settings as run_settings
 from anomaly_seg.errors import InputError
 from anomaly_seg.results import run_files
-from anomaly_seg.settings_history import upgrade
-from anomaly_seg.training.compose import compose_settings
+from anomaly_seg.settings_history import OUR_MODELS, RENAMED_CHANGES, STUDY, todays_words, upgrade
+from anomaly_seg.training.compose import compose_settings, config_folder
 from anomaly_seg.training.run import run
 
 OLD = Path(__file__).parent / "support" / "records" / "old_names.yaml"
@@ -84,3 +84,29 @@ def test_a_wrong_value_is_named_with_its_remedy(key: str, value: object, says: s
     with pytest.raises(InputError) as refused:
         run_settings.read(tmp_path / "config.yaml")
     assert f"config.yaml: not the settings of a run; copy it again, or run again ({says})" in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("words", "now"),
+    [
+        (["model.network.width=0.125", "epochs=1"], ["model.network.width_multiplier=0.125", "epochs=1"]),
+        (["model=unet,seg_dec", "-m"], ["model=unet,seg_dec", "-m"]),
+        (["data.element=square"], ["data.structuring_element=square"]),
+        (["scale.width_factor=0.5"], ["scale.width_multiplier=0.5"]),
+        (["data.reader.items=6"], ["data.reader.groups=6"]),
+        (["recipe=light"], ["change=flips_brightness"]),
+        (["recipe=baseline,averaged", "-m"], ["change=baseline,ema", "-m"]),
+        (["recipe=paper"], ["recipe=paper"]),
+        (["model=own", "model.network.width=3"], ["model=own", "model.network.width=3"]),
+        (["model.network._target_=own.Net", "model.network.width=3"],) * 2,
+    ],
+)
+def test_commands_of_older_versions(words: list[str], now: list[str], capsys: pytest.CaptureFixture) -> None:
+    assert todays_words(words) == now
+    assert capsys.readouterr().err == "".join(f"{a} is {b} now\n" for a, b in zip(words, now, strict=True) if a != b)
+
+
+def test_every_renamed_change_is_an_option() -> None:
+    options = {path.stem for path in (config_folder() / "change").glob("*.yaml")}
+    assert {RENAMED_CHANGES.get(name, name) for name in STUDY} == options
+    assert {path.stem for path in (config_folder() / "model").glob("*.yaml")} == set(OUR_MODELS)

@@ -14,6 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from anomaly_seg.errors import InputError
 from anomaly_seg.settings import PATHS, Settings
+from anomaly_seg.settings_history import todays_words
 
 
 def config_folder() -> Path:
@@ -90,10 +91,11 @@ def quote_values(overrides: Sequence[str]) -> list[str]:
     """Overrides with values in quotes where Hydra's grammar has no place for them, or takes a path for something else.
 
     Letters beyond ASCII are taken as they are in every key: in lists and sweeps each value on its own. A path may look
-    like a list or a number (2024_11); the value of another key that is text may hold brackets, or =.
+    like a list or a number (2024_11); the value of another key that is text may hold brackets, or =. Keys of older
+    versions get today's names.
     """
     parser = OverridesParser.create()
-    return [_with_quotes(word, parser) for word in overrides]
+    return [_with_quotes(word, parser) for word in todays_words(overrides)]
 
 
 def _with_quotes(word: str, parser: OverridesParser) -> str:
