@@ -73,7 +73,7 @@ def test_every_published_command_composes() -> None:
     assert len(commands) > 20
     for command in commands:
         overrides = [word for word in shlex.split(command, comments=True)[2:] if word != "-m"]
-        settings = Settings.of(to_plain(compose_first(ROOT / "conf", overrides)))
+        settings = Settings.of(to_plain(compose_first(overrides)))
         study = re.search(r"experiment=(\w+)", command)
         assert study is None or "experiment_name=" in command or settings.experiment_name == study[1], command
 
