@@ -29,6 +29,7 @@ def train(
     model: str | Sequence[str] | None = None,
     scale: str | Sequence[str] | None = None,
     recipe: str | Sequence[str] | None = None,
+    change: str | Sequence[str] | None = None,
     experiment: str | None = None,
     fold: int | Sequence[int] | None = None,
     dilation: int | Sequence[int] | None = None,
@@ -50,6 +51,7 @@ def train(
         model: network, one of the files in conf/model.
         scale: size of the input and of the network, one of the files in conf/scale.
         recipe: training recipe, one of the files in conf/recipe.
+        change: one change to it, one of the files in conf/change.
         experiment: a whole study, one of the files in conf/experiment; it may bring a sweep of its own.
         fold: number of the fold to test, from 0.
         dilation: D of the labels in pixels: 0 (as drawn) or an odd number.
@@ -77,8 +79,9 @@ def train(
 
     return sweep.train(
         _words(
-            overrides, data=data, root=root, model=model, scale=scale, recipe=recipe, experiment=experiment, fold=fold,
-            dilation=dilation, seed=seed, epochs=epochs, name=name, output_dir=output_dir, profile=profile or None,
+            overrides, data=data, root=root, model=model, scale=scale, recipe=recipe, change=change,
+            experiment=experiment, fold=fold, dilation=dilation, seed=seed, epochs=epochs, name=name,
+            output_dir=output_dir, profile=profile or None,
         )
     )  # fmt: skip
 
@@ -90,6 +93,7 @@ def check(
     model: str | Sequence[str] | None = None,
     scale: str | Sequence[str] | None = None,
     recipe: str | Sequence[str] | None = None,
+    change: str | Sequence[str] | None = None,
     experiment: str | None = None,
     fold: int | Sequence[int] | None = None,
     dilation: int | Sequence[int] | None = None,
@@ -116,8 +120,9 @@ def check(
     from anomaly_seg.training.sweep import MULTIRUN
 
     given = _words(
-        overrides, data=data, root=root, model=model, scale=scale, recipe=recipe, experiment=experiment, fold=fold,
-        dilation=dilation, seed=seed, epochs=epochs, name=name, output_dir=output_dir, profile=profile or None,
+        overrides, data=data, root=root, model=model, scale=scale, recipe=recipe, change=change,
+        experiment=experiment, fold=fold, dilation=dilation, seed=seed, epochs=epochs, name=name,
+        output_dir=output_dir, profile=profile or None,
     )  # fmt: skip
     words = [word for word in given if word not in MULTIRUN]
     settings = Settings.of(to_plain(compose_first(words) if len(words) < len(given) else compose(words)))
