@@ -23,6 +23,9 @@ from anomaly_seg.data.splits import Policy
 from anomaly_seg.errors import InputError
 from anomaly_seg.settings_history import upgrade
 
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+"""The safe loader in C, ten times as fast, where PyYAML has it."""
+
 CONFIG = "config.yaml"
 """The file in a run's folder that says with which settings it was made."""
 
@@ -250,7 +253,7 @@ def read(record: Path) -> Settings:
         InputError: it is damaged, cannot be read, or holds no settings of a run.
     """
     try:
-        raw = yaml.safe_load(record.read_text(encoding="utf-8"))
+        raw = yaml.load(record.read_text(encoding="utf-8"), LOADER)
     except (OSError, yaml.YAMLError, UnicodeDecodeError):
         raw = None
     if not isinstance(raw, dict):

@@ -1,5 +1,6 @@
 """One training run as a story: settings, data, network, fit, scores, result."""
 
+import contextlib
 import logging
 import signal
 import sys
@@ -39,7 +40,8 @@ def run(settings: Settings) -> Path:
     settings = _resolved(settings)
     folder = settings.folder
     finished = check_run_folder(folder, settings)
-    (folder / run_files.FAILURE).unlink(missing_ok=True)  # the folder is this run's: what failed before is tried again
+    with contextlib.suppress(NotADirectoryError):  # which is said when the folder is begun
+        (folder / run_files.FAILURE).unlink(missing_ok=True)  # the folder is this run's, and it is tried again
     if finished:
         same = compare_data(folder, settings)
         left = "; no profile was made: overwrite=true trains again" if settings.profile else ""
