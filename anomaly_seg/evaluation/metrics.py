@@ -10,6 +10,7 @@ scikit-learn and SciPy are imported where they are used: they take a second, whi
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -155,6 +156,7 @@ def fp_at_fn0(scores: ArrayLike, labels: ArrayLike) -> int | None:
     return int(np.sum(s[~y] >= s[y].min())) if y.any() else None
 
 
+@lru_cache(maxsize=4096)  # a report asks for few different counts, many times, and SciPy takes milliseconds
 def clopper_pearson(k: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
     """Exact two-sided interval for a proportion, ``k`` of ``n`` (Clopper and Pearson, Biometrika 26, 1934).
 

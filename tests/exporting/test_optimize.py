@@ -195,7 +195,7 @@ class TestAnyNetwork:
         torch.manual_seed(0)
         self.check(nn.Sequential(CONVOLUTIONS[conv](), NORMS[norm](), nn.ReLU()))
 
-    @settings(max_examples=30)
+    @settings(max_examples=12)
     @given(st.lists(layers, min_size=1, max_size=2))
     def test_every_mixture(self, kinds: list[tuple[str, str, str]]) -> None:
         torch.manual_seed(0)
