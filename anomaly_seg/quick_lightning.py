@@ -2,7 +2,7 @@
 
 Lightning imports torchmetrics, and torchmetrics imports scipy.signal only to give it a name that an old package looks
 for. That takes 0.8 s of every process (`experiments/bench/start_up.py`), so a stand-in that has the name is there
-meanwhile. Import `pl` from here, not from Lightning.
+meanwhile. Import Lightning's things from here, not from Lightning.
 """
 
 import sys
@@ -23,5 +23,7 @@ finally:
         del sys.modules[NAME]
         vars(scipy).pop("signal", None)
 import lightning.pytorch as pl  # noqa: E402
+from lightning.fabric.plugins.environments import LightningEnvironment  # noqa: E402
+from lightning.pytorch.utilities.exceptions import SIGTERMException  # noqa: E402
 
-__all__ = ["pl"]
+__all__ = ["LightningEnvironment", "SIGTERMException", "pl"]

@@ -17,7 +17,7 @@ from anomaly_seg.instantiate import instantiate
 from anomaly_seg.losses import Phase, check_phases
 from anomaly_seg.models.base import Network
 from anomaly_seg.models.heads import prior_log_odds
-from anomaly_seg.quick_lightning import pl
+from anomaly_seg.quick_lightning import LightningEnvironment, pl
 from anomaly_seg.settings import ModelSettings, Settings, TrainerSettings
 from anomaly_seg.training.checkpoint import CHECKPOINT, CheckpointFile
 from anomaly_seg.training.loggers import RunLogger
@@ -166,7 +166,8 @@ def make_trainer(settings: Settings, folder: Path, logger: RunLogger, timer: pl.
         max_epochs=settings.all_epochs,
         logger=logger.lightning,
         callbacks=callbacks,
-        plugins=[CheckpointFile()],
+        # Inside a job of SLURM Lightning would find that out, count devices by tasks, and requeue on its own.
+        plugins=[CheckpointFile(), LightningEnvironment()],
         default_root_dir=folder,
         enable_model_summary=False,
         num_sanity_val_steps=0,

@@ -13,7 +13,7 @@ import torch
 from anomaly_seg.data.datamodule import FoldDataModule
 from anomaly_seg.evaluation.evaluate import evaluate
 from anomaly_seg.models.base import parameter_count
-from anomaly_seg.quick_lightning import pl
+from anomaly_seg.quick_lightning import SIGTERMException, pl
 from anomaly_seg.results import run_files
 from anomaly_seg.results.schema import Result, Training
 from anomaly_seg.settings import Settings
@@ -107,9 +107,11 @@ def _fit(trainer: pl.Trainer, module: SegmentationModule, data: FoldDataModule, 
     handler = signal.getsignal(signal.SIGINT)
     try:
         trainer.fit(module, data, ckpt_path=resume, weights_only=True)
-    except SystemExit as error:  # how Lightning ends on Ctrl-C, and with it deaf to further ones
+    except SystemExit as error:  # how Lightning ends on Ctrl-C, and with it deaf to further ones, and on SIGTERM
         signal.signal(signal.SIGINT, handler)
-        raise KeyboardInterrupt from error
+        if isinstance(error.__context__, KeyboardInterrupt) or isinstance(error, SIGTERMException):
+            raise KeyboardInterrupt from error
+        raise  # another's: a job of SLURM whose time is up ends this way, once it is queued again
 
 
 def _quiet() -> None:
@@ -122,6 +124,7 @@ def _quiet() -> None:
         ".*The dirpath has changed.*",  # a run folder that was moved
         ".*smaller than the logging interval.*",  # losses are logged by epoch
         ".*Total length of `list` across ranks is zero.*",  # without validation images
+        ".*`srun` command is available.*",  # on a machine with SLURM, whoever starts the run
         ".*isinstance.treespec, LeafSpec.. is deprecated.*",  # Lightning's own business with torch
     ):
         warnings.filterwarnings("ignore", message)

@@ -5,6 +5,7 @@ import os
 import pickle
 import shutil
 import signal
+import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -123,8 +124,16 @@ class TestWhatARunLeaves:
         assert float(rows[-1]["loss"]) == pytest.approx(run_files.read_result(finished).training.final_loss)
 
     def test_nothing_is_said_that_does_not_matter(
-        self, configure: Callable, finished: Path, capfd: pytest.CaptureFixture, recwarn: pytest.WarningsRecorder
+        self,
+        configure: Callable,
+        finished: Path,
+        tmp_path: Path,
+        capfd: pytest.CaptureFixture,
+        recwarn: pytest.WarningsRecorder,
+        monkeypatch: pytest.MonkeyPatch,
     ) -> None:
+        (tmp_path / "srun").touch(mode=0o755)  # Lightning warns that SLURM is there and not used
+        monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
         warnings.simplefilter("default")
         run(configure("epochs=2", "seed=1"))  # the cache is warm: making it has a bar of its own
         assert capfd.readouterr() == ("", "")
@@ -407,17 +416,22 @@ class TestNoRoom:
             run(configure())
 
 
-def test_an_interrupted_run_says_so_and_hears_the_next_interrupt(
-    configure: Callable, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def signal_at_step_10(number: signal.Signals, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The process sends this signal to itself in the middle of a training."""
     step = SegmentationModule.training_step
 
     def stop(self: SegmentationModule, *args: Any) -> Any:
         if self.global_step == 10:
-            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), number)
         return step(self, *args)
 
     monkeypatch.setattr(SegmentationModule, "training_step", stop)
+
+
+def test_an_interrupted_run_says_so_and_hears_the_next_interrupt(
+    configure: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    signal_at_step_10(signal.SIGINT, monkeypatch)
     handler = signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background starts deaf to it
     try:
         with pytest.raises(KeyboardInterrupt):
@@ -427,6 +441,23 @@ def test_an_interrupted_run_says_so_and_hears_the_next_interrupt(
         signal.signal(signal.SIGINT, handler)
     monkeypatch.undo()
     assert run_files.read_result(run(configure("epochs=2"))).training.steps == 16
+
+
+def test_a_run_that_is_asked_to_end_is_interrupted(configure: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+    signal_at_step_10(signal.SIGTERM, monkeypatch)
+    with pytest.raises(KeyboardInterrupt):
+        run(configure("epochs=2"))
+
+
+def test_an_exit_by_another_s_handler_stays_an_exit(configure: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+    signal_at_step_10(signal.SIGUSR2, monkeypatch)  # as submitit's does where SLURM's time is up
+    handler = signal.signal(signal.SIGUSR2, lambda *_: sys.exit(-1))
+    try:
+        with pytest.raises(SystemExit) as raised:
+            run(configure("epochs=2"))
+    finally:
+        signal.signal(signal.SIGUSR2, handler)
+    assert raised.value.code == -1
 
 
 def test_the_settings_for_a_gpu_are_all_understood(configure: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
