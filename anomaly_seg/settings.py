@@ -17,6 +17,7 @@ from pydantic_core import ErrorDetails
 from anomaly_seg import settings_types as types
 from anomaly_seg.data.dilation import StructuringElement
 from anomaly_seg.data.image_io import Convert
+from anomaly_seg.data.masks import ANY_VALUE
 from anomaly_seg.data.preparation import Preparation
 from anomaly_seg.data.resize import Fit, Resize
 from anomaly_seg.data.splits import Policy
@@ -38,6 +39,10 @@ IRRELEVANT = (
     "trainer.devices",
 )  # fmt: skip
 """Keys that change where, how fast or how loudly a run works, but not its result."""
+
+
+NEW_KEYS = {"data.mask_threshold": ANY_VALUE}
+"""Keys that digests of older versions lack, with what runs did then: at that value they are left out of a digest."""
 
 
 class _Section(BaseModel):
@@ -104,6 +109,7 @@ class DataSettings(_OpenSection):
     convert: Annotated[Convert, types.choice(Convert)]
     channels: types.Channels = 1
     fit: Annotated[Fit, types.choice(Fit)] = "resize"
+    mask_threshold: types.MaskThreshold = ANY_VALUE
     tile_overlap: Any = 64
     workers: types.Count = 0
     licence: str | None = None
@@ -227,12 +233,13 @@ class Settings(_Section):
         data = self.data
         return Preparation(
             self.scale.height, self.scale.width, self.dilation, data.structuring_element, data.resize, data.convert,
-            data.channels, data.fit, data.tile_overlap,
+            data.channels, data.fit, data.tile_overlap, data.mask_threshold,
         )  # fmt: skip
 
     def digest(self) -> str:
         """Hash of the relevant settings: 16 hexadecimal digits, the same for runs that give the same result."""
-        return hashlib.sha256(json.dumps(self.relevant(), sort_keys=True).encode()).hexdigest()[:16]
+        relevant = {k: v for k, v in self.relevant().items() if k not in NEW_KEYS or v != NEW_KEYS[k]}
+        return hashlib.sha256(json.dumps(relevant, sort_keys=True).encode()).hexdigest()[:16]
 
     def differences(self, other: "Settings", ignored: tuple[str, ...] = ()) -> list[str]:
         """Relevant settings in which another run differs, as "key: own -> other's"; none of the keys in `ignored`."""

@@ -79,6 +79,13 @@ Dilation = Annotated[
     ),
 ]
 Channels = Annotated[int, checked(lambda value: value in (1, 3), "use 1 (grey) or 3 (colour)")]
+MaskThreshold = Annotated[
+    int,
+    checked(
+        lambda value: is_whole(value, 1) and value <= 255,
+        "use a whole number from 1 (any value above 0) to 255; 128 where masks have grey edges",
+    ),
+]
 Threads = Annotated[
     int | None, checked(lambda value: value is None or is_whole(value, 0), "use a whole number, 0 or more")
 ]

@@ -17,6 +17,7 @@ from anomaly_seg import atomic
 from anomaly_seg.data.dilation import dilate
 from anomaly_seg.data.duplicates import thumbnail
 from anomaly_seg.data.image_io import stored_channels, to_image
+from anomaly_seg.data.masks import ANY_VALUE
 from anomaly_seg.data.preparation import Preparation
 from anomaly_seg.data.records import Dataset, load_mask
 from anomaly_seg.data.tiling import Tile, TileGrid
@@ -56,7 +57,8 @@ class Arrays:
     undilated. labels: (n,) 1 = defective. fingerprints: n contents; mask_fingerprints: likewise, None without a
     mask. thumbnails: (n, 4096) for `find_duplicates`. notes: what the masks made worth saying. owner: (t,) index of the
     image. sample_labels: (t,) of the image, or whether the tile's dilated mask holds a defect. preparation: what made
-    them. colour: (n,) bool, whether the image is stored in colour; None from a cache of an earlier version.
+    them. odd_masks: names of images whose masks hold values other than 0 and 255. colour: (n,) bool, whether the image
+    is stored in colour; None from a cache of an earlier version.
     """
 
     images: np.ndarray
@@ -72,6 +74,7 @@ class Arrays:
     owner: np.ndarray
     sample_labels: np.ndarray
     preparation: Preparation
+    odd_masks: list[str]
     colour: np.ndarray | None = None
 
     def samples(self, images: Iterable[int]) -> np.ndarray:
@@ -108,27 +111,21 @@ def prepare(dataset: Dataset, preparation: Preparation, cache_dir: str | Path | 
     shapes = images["shapes"]
 
     def mask_set(dilation: int) -> dict[str, np.ndarray]:
-        key = (
-            base
-            | preparation.key()
-            | {"masks": masks, "dilation": dilation, "element": preparation.structuring_element if dilation else None}
-        )
+        key = base | preparation.mask_key(dilation) | {"masks": masks}
         return _cached(folder, f"masks-D{dilation}", key, lambda: _masks(dataset, preparation, dilation, shapes))
 
     exact = mask_set(0)
     dilated = exact if preparation.dilation == 0 else mask_set(preparation.dilation)
-    notes = []
-    if len(exact["odd"]):
-        values, where = _some(exact["odd"].tolist()), _some(exact["odd_in"].tolist())
-        notes = [f"masks hold values other than 0 and 255 ({values} in {where}); any value above 0 is taken as defect"]
+    odd_masks = exact["odd_in"].tolist()
     labels = (exact["pixels"] > 0).astype(np.int64)
     tiled = preparation.fit == "tile"
     counts = [len(preparation.tile_grid(*shape).tiles) for shape in shapes.tolist()] if tiled else 1
     return Arrays(
         images["arrays"], dilated["arrays"], exact["arrays"], shapes, exact["pixels"], labels, prints,
-        masks, images["thumbnails"], notes, np.repeat(np.arange(len(names)), counts),
+        masks, images["thumbnails"], _mask_notes(exact["odd"].tolist(), odd_masks, preparation.mask_threshold),
+        np.repeat(np.arange(len(names)), counts),
         dilated["holds"].astype(np.int64) if tiled else labels, preparation,
-        images.get("colour"),
+        odd_masks, images.get("colour"),
     )  # fmt: skip
 
 
@@ -172,7 +169,7 @@ def _masks(dataset: Dataset, preparation: Preparation, dilation: int, shapes: np
             dataset.records, desc=f"{dataset.name}: masks, D = {dilation}", unit="image", leave=False, disable=None
         )
         for record, shape in zip(records, shapes.tolist(), strict=True):
-            mask, values = load_mask(record, tuple(shape))
+            mask, values = load_mask(record, tuple(shape), preparation.mask_threshold)
             pixels.append(int(mask.sum()))
             if values:
                 odd.update(values)
@@ -183,6 +180,14 @@ def _masks(dataset: Dataset, preparation: Preparation, dilation: int, shapes: np
 
     shape = (preparation.height, preparation.width)
     return {"shape": shape, "rows": rows(), "pixels": pixels, "odd": odd, "odd_in": odd_in, "holds": holds}
+
+
+def _mask_notes(odd: list[int], odd_masks: list[str], threshold: int) -> list[str]:
+    """What is worth saying about the stored values of the masks."""
+    if not odd:
+        return []
+    rule = "any value above 0 is" if threshold == ANY_VALUE else f"values from {threshold} on are"
+    return [f"masks hold values other than 0 and 255 ({_some(odd)} in {_some(odd_masks)}); {rule} taken as defect"]
 
 
 def _some(values: list[Any], limit: int = 5) -> str:

@@ -16,6 +16,7 @@ from torch.utils.data import Dataset as TorchDataset
 
 from anomaly_seg.data.cache import VERSION, Arrays, Preparation, prepare
 from anomaly_seg.data.duplicates import find_duplicates
+from anomaly_seg.data.masks import ANY_VALUE
 from anomaly_seg.data.quality import mask_like
 from anomaly_seg.data.records import Dataset
 from anomaly_seg.data.sampling import Draw, EpochSampler
@@ -166,12 +167,16 @@ class FoldDataModule(pl.LightningDataModule):
     def digest(self) -> str:
         """Short name of what is trained and tested on: of every image its name, group, content, mask and fold.
 
-        And of the way of preparing them, where that is not the one of the first versions.
+        And of the way of preparing them, where that is not the one of the first versions, and of the masks' threshold,
+        where that is not the default.
         """
         names = [r.name for r in self.dataset.records]
         prints = (self.arrays.fingerprints, self.arrays.mask_fingerprints)
         rows = sorted(zip(names, self.groups, *prints, self.folds.tolist(), strict=True))
-        what = [rows, VERSION] if self.preparation.changed(self.arrays.shapes) else rows
+        threshold = self.preparation.mask_threshold
+        more: list[Any] = [VERSION] if self.preparation.changed(self.arrays.shapes) else []
+        more += [] if threshold == ANY_VALUE else [{"mask_threshold": threshold}]
+        what = [rows, *more] if more else rows
         return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:16]
 
     def state_dict(self) -> dict[str, Any]:

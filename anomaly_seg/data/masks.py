@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from anomaly_seg.data.image_formats import HEAD, SAMPLES, image_format, lossy, tiff_pages
-from anomaly_seg.data.image_io import FileSource, Source, ZipSource
+from anomaly_seg.data.image_io import LEVELS_16_PER_8_BIT, FileSource, Source, ZipSource
 from anomaly_seg.errors import InputError
 
 BRIGHT = 128
@@ -19,6 +19,9 @@ FAINT = 8
 
 REACH = 33
 """Pixels: side of the square within which compression leaves values around an edge; blocks have 16 at most."""
+
+ANY_VALUE = 1
+"""Default of `data.mask_threshold`: any value above 0 is defect, in masks of any depth."""
 
 REDRAW = "save it anew as a grey PNG, 0 for the ground and 255 for the defect"
 
@@ -140,6 +143,27 @@ def drawn_levels(pixels: np.ndarray, name: str) -> np.ndarray:
     return _with_alpha(pixels, colour, name) if pixels.shape[2] == 4 else colour
 
 
+def is_defect(levels: np.ndarray, threshold: int, name: str) -> np.ndarray:
+    """(h, w) bool of the pixels that are defect.
+
+    Args:
+        levels: (h, w), from `drawn_levels`.
+        threshold: value from which on they are, of 255 (of 16-bit masks this share of 65535). ANY_VALUE: any above 0.
+        name: of the mask, for messages.
+
+    Raises:
+        InputError: another threshold than ANY_VALUE for values whose range nobody knows, such as floats.
+    """
+    if threshold == ANY_VALUE:
+        return levels > 0
+    if levels.dtype not in (np.uint8, np.uint16):
+        raise InputError(
+            f"{name}: a mask of {levels.dtype} values, of which data.mask_threshold={threshold} of 255 says nothing; "
+            f"{REDRAW}"
+        )
+    return levels >= threshold * (LEVELS_16_PER_8_BIT if levels.dtype == np.uint16 else 1)
+
+
 def _with_alpha(pixels: np.ndarray, colour: np.ndarray, name: str) -> np.ndarray:
     """What is drawn where there is an alpha channel: colours on opaque ground, or one colour on transparent ground."""
     alpha = pixels[:, :, 3]
@@ -171,9 +195,11 @@ class JoinedMask:
         return "+".join(part.fingerprint() for part in self.parts)
 
     def pixels(self) -> np.ndarray:
-        """(h, w) uint8 of 0 and 255. Raises InputError for parts of different sizes."""
-        drawn = [drawn_levels(part.pixels(), part.name) > 0 for part in self.parts]
+        """(h, w) the highest of the parts' values. Raises InputError for parts of different sizes."""
+        drawn = [drawn_levels(part.pixels(), part.name) for part in self.parts]
         for part, mask in zip(self.parts, drawn, strict=True):
             if mask.shape != drawn[0].shape:
                 raise InputError(f"{part.name}: of another size than {self.parts[0].name}; export both at one size")
-        return np.logical_or.reduce(drawn).astype(np.uint8) * np.uint8(255)
+        if any(mask.dtype == np.uint16 for mask in drawn):  # of which 65535 is what 255 is of 8 bits
+            drawn = [m.astype(np.uint16) * LEVELS_16_PER_8_BIT if m.dtype == np.uint8 else m for m in drawn]
+        return np.maximum.reduce(drawn)

@@ -8,6 +8,7 @@ import numpy as np
 
 from anomaly_seg.data.dilation import StructuringElement, make_structuring_element
 from anomaly_seg.data.image_io import Convert
+from anomaly_seg.data.masks import ANY_VALUE
 from anomaly_seg.data.resize import Fit, Resize, fit_image, fit_mask
 from anomaly_seg.data.tiling import ALIGN, TileGrid, check_overlap, cut
 from anomaly_seg.errors import InputError
@@ -20,6 +21,7 @@ class Preparation:
     height, width: in pixels. resize: "area" or "nearest". dilation, structuring_element: of the labels, at native size.
     convert: what to do with 16-bit images, and with colour where channels is 1. channels: 1 = grey, 3 = RGB.
     fit: how an image gets the size: "resize", "pad" (aspect kept), or "tile" (cut at native size). overlap: of tiles.
+    mask_threshold: 1 to 255, the value from which on a mask's pixel is defect.
 
     Raises:
         InputError: a value out of range.
@@ -34,6 +36,7 @@ class Preparation:
     channels: int = 1
     fit: Fit = "resize"
     overlap: int = 0
+    mask_threshold: int = ANY_VALUE
 
     def __post_init__(self) -> None:
         if min(self.height, self.width) < 1:
@@ -50,6 +53,8 @@ class Preparation:
                 raise InputError(f"data.{key}={getattr(self, key)}: choose {' or '.join(get_args(choices))}")
         if self.channels not in (1, 3):
             raise InputError(f"data.channels={self.channels}: use 1 (grey) or 3 (colour)")
+        if not 1 <= self.mask_threshold <= 255:
+            raise InputError(f"data.mask_threshold={self.mask_threshold}: use a whole number from 1 to 255")
         if self.fit == "tile":
             check_overlap(self.height, self.width, self.overlap)
 
@@ -88,7 +93,7 @@ class Preparation:
         )
 
     def key(self) -> dict[str, Any]:
-        """What tells the arrays of one preparation from those of another, the labels' dilation left aside."""
+        """What tells the arrays of one preparation from those of another, what concerns its masks alone left aside."""
         key: dict[str, Any] = {"height": self.height, "width": self.width, "resize": self.resize}
         key["convert"] = self.convert
         if self.channels != 1:  # grey, resized arrays are found where they were before there was a choice
@@ -96,3 +101,8 @@ class Preparation:
         if self.fit != "resize":
             key["fit"] = self.fit
         return key | ({"overlap": self.overlap, "align": ALIGN} if self.fit == "tile" else {})
+
+    def mask_key(self, dilation: int) -> dict[str, Any]:
+        """The same for masks, dilated by so much."""
+        key = self.key() | {"dilation": dilation, "element": self.structuring_element if dilation else None}
+        return key if self.mask_threshold == ANY_VALUE else key | {"mask_threshold": self.mask_threshold}

@@ -6,20 +6,17 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from anomaly_seg.data.annotations.rasterize import ShapeSource
 from anomaly_seg.data.cache import Arrays
 from anomaly_seg.data.duplicates import KINDS, Duplicates, contradictions, numbered
 from anomaly_seg.data.files import some
 from anomaly_seg.data.image_io import LEVELS_16_PER_8_BIT, load_image, stored_channels
+from anomaly_seg.data.mask_quality import SHOWN, mask_notes, mask_problems, too_faint
 from anomaly_seg.data.preparation import Preparation
 from anomaly_seg.data.records import Dataset, load_mask
 from anomaly_seg.errors import InputError
 
 MIN_DEFECT_PIXELS = 4
 """Defects below this many pixels at training size count as lost."""
-
-MAX_MASK_FRACTION = 0.5
-"""Share of the image from which a mask can hardly be a defect's."""
 
 MIN_DEFECTIVE_PER_FOLD = 5
 """Defective test images below which a fold's recall says little."""
@@ -35,9 +32,6 @@ MIN_GROUPS_ALIKE = 10
 
 TWO_VALUES_SHARE, TWO_VALUES_TOLERANCE = 0.95, 0.012
 """Share of a thumbnail's pixels at its darkest or brightest value, and how far from it, as a share of the range."""
-
-SHOWN = 6
-"""Names in a list, before the rest is only counted; broken files are all listed."""
 
 
 def areas(arrays: Arrays, masks: np.ndarray) -> np.ndarray:
@@ -58,7 +52,8 @@ def broken(dataset: Dataset, preparation: Preparation) -> list[str]:
     messages = []
     for record in dataset.records:
         try:
-            load_mask(record, load_image(record.image, preparation.convert, preparation.channels).shape[:2])
+            shape = load_image(record.image, preparation.convert, preparation.channels).shape[:2]
+            load_mask(record, shape, preparation.mask_threshold)
         except InputError as error:
             messages.append(str(error))
     return messages
@@ -79,7 +74,8 @@ def notes(dataset: Dataset, arrays: Arrays, duplicates: Duplicates) -> list[str]
     if differing:
         pairs = [f"{dataset.records[a].name} and {dataset.records[b].name}" for a, b in differing]
         found.append(f"identical images with different masks, which shows how far two drawings differ: {_names(pairs)}")
-    return found + _alike(duplicates, [r.group for r in dataset.records]) + _fit_notes(dataset, arrays)
+    found += mask_notes(dataset, arrays) + _alike(duplicates, [r.group for r in dataset.records])
+    return found + _fit_notes(dataset, arrays)
 
 
 def _same_mask(arrays: Arrays, a: int, b: int) -> bool:
@@ -132,7 +128,7 @@ def _specks(dataset: Dataset, arrays: Arrays) -> list[tuple[str, int, int]]:
         scale = {"resize": sides[0] * sides[1], "pad": min(sides) ** 2}.get(preparation.fit, 1.0)
         if scale >= 1:
             continue
-        mask, _ = load_mask(dataset.records[i], (height, width))
+        mask, _ = load_mask(dataset.records[i], (height, width), preparation.mask_threshold)
         _, _, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
         sizes = stats[1:, cv2.CC_STAT_AREA]
         if small := int((sizes * scale < 1).sum()):
@@ -156,27 +152,9 @@ def fold_notes(labels: np.ndarray, folds: np.ndarray, tested: int) -> list[str]:
 def problems(dataset: Dataset, arrays: Arrays) -> list[str]:
     """What would spoil training or evaluation without an error."""
     if not arrays.labels.any():
-        return ["no image is defective: nothing can be learnt; check the masks", *_image_problems(dataset, arrays)]
-    return _mask_problems(dataset, arrays) + _size_problems(dataset, arrays) + _image_problems(dataset, arrays)
-
-
-def _mask_problems(dataset: Dataset, arrays: Arrays) -> list[str]:
-    found, records = [], dataset.records
-    # Where every image has a mask, a black one is how the data set says "good"; where some have none, it is odd.
-    some_lack = any(r.mask is None for r in records)
-    black = [records[i] for i in np.flatnonzero(arrays.labels == 0) if records[i].mask is not None]
-    if empty := [r.name for r in black if some_lack or isinstance(r.mask, ShapeSource)]:
-        found.append(
-            f"masks without a single defect pixel, taken as free of defects: {_names(empty)}; draw the defect, or "
-            "remove the mask"
-        )
-    share = arrays.defect_pixels / arrays.shapes.prod(axis=1)
-    if full := [f"{records[i].name} ({share[i]:.0%})" for i in np.flatnonzero(share > MAX_MASK_FRACTION)]:
-        found.append(
-            f"masks that cover most of the image: {_names(full)}; are they inverted, or drawn around the part, or no "
-            "masks at all? Mend them, or set data.mask_suffix"
-        )
-    return found
+        nothing = "no image is defective: nothing can be learnt; check the masks"
+        return [nothing, *too_faint(dataset, arrays), *_image_problems(dataset, arrays)]
+    return mask_problems(dataset, arrays) + _size_problems(dataset, arrays) + _image_problems(dataset, arrays)
 
 
 def _size_problems(dataset: Dataset, arrays: Arrays) -> list[str]:

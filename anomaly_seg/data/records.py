@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from anomaly_seg.data.image_io import Source
-from anomaly_seg.data.masks import drawn_levels
+from anomaly_seg.data.masks import ANY_VALUE, drawn_levels, is_defect
 from anomaly_seg.errors import InputError
 
 
@@ -41,15 +41,16 @@ class Dataset:
     problems: list[str] = field(default_factory=list)
 
 
-def load_mask(record: Record, shape: tuple[int, int]) -> tuple[np.ndarray, set[int]]:
+def load_mask(record: Record, shape: tuple[int, int], threshold: int = ANY_VALUE) -> tuple[np.ndarray, set[int]]:
     """Defect mask at native size.
 
     Args:
         record: whose mask.
         shape: of its image.
+        threshold: stored value from which on a pixel is defect, see `masks.is_defect`.
 
     Returns:
-        (h, w) uint8 of 0 and 1, where any stored value above 0 is defect, and the stored values other than 0 and 255.
+        (h, w) uint8 of 0 and 1, where 1 is defect, and the stored values other than 0 and 255.
 
     Raises:
         InputError: the mask's size differs from its image's, or one cannot say what is drawn (see `masks`).
@@ -64,4 +65,4 @@ def load_mask(record: Record, shape: tuple[int, int]) -> tuple[np.ndarray, set[i
         )
     pixels = drawn_levels(pixels, record.mask.name)
     odd = set(np.unique(pixels).tolist()) - {0, 255}
-    return (pixels > 0).astype(np.uint8), odd
+    return is_defect(pixels, threshold, record.mask.name).astype(np.uint8), odd

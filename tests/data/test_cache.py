@@ -164,6 +164,34 @@ def test_odd_mask_values_are_noted_once(tmp_path: Path) -> None:
         assert arrays.defect_pixels.tolist() == [20, 20, 20, 20, 20, 0]
 
 
+def test_another_threshold_has_masks_of_its_own(tmp_path: Path, decoded: dict[str, int]) -> None:
+    """A defect of 255 inside an edge of 100: images are not decoded anew, and the default's cache stays as it was."""
+    mask = box_mask()
+    mask[4] = 100  # a row of 10 pixels above the box of 20
+    dataset = one(picture("x"), mask)
+    default, names = prepare(dataset, HOW, tmp_path), {p.name for p in tmp_path.rglob("*.np*")}
+    sharp = prepare(dataset, Preparation(13, 5, mask_threshold=128), tmp_path)
+    assert (default.defect_pixels.tolist(), sharp.defect_pixels.tolist()) == ([30], [20])
+    assert decoded == {"images": 1, "masks": 2}
+    assert names < {p.name for p in tmp_path.rglob("*.np*")}
+    rule = "masks hold values other than 0 and 255 (100 in a/0);"
+    assert (default.notes, sharp.notes) == (
+        [f"{rule} any value above 0 is taken as defect"],
+        [f"{rule} values from 128 on are taken as defect"],
+    )
+
+
+def test_the_default_s_cache_is_that_of_before_there_was_a_threshold(tmp_path: Path) -> None:
+    """The keys that earlier versions wrote, by hand."""
+    assert Preparation(13, 5, 9).mask_key(9) == {
+        "height": 13, "width": 5, "resize": "area", "convert": "error", "dilation": 9, "element": "diamond",
+    }  # fmt: skip
+    assert Preparation(13, 5, 9).mask_key(0)["element"] is None
+    sharp = Preparation(13, 5, 9, mask_threshold=128)
+    assert sharp.mask_key(9) == Preparation(13, 5, 9).mask_key(9) | {"mask_threshold": 128}
+    assert sharp.key() == Preparation(13, 5).key()
+
+
 def test_a_long_list_of_odd_values_is_cut(tmp_path: Path) -> None:
     ramp = np.arange(26 * 10, dtype=np.uint16).reshape(26, 10)
     (note,) = prepare(one(picture("x"), ramp), HOW, tmp_path).notes

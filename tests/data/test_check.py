@@ -9,6 +9,7 @@ from support.helpers import (
     BOX,
     PUBLISHED_ITEMS,
     ArraySource,
+    box_mask,
     in_memory,
     picture,
     write_dagm,
@@ -324,3 +325,45 @@ def test_a_cache_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match=r"data\.cache_dir: cannot write"):
         report(tmp_path / "file", in_memory())
+
+
+def ramp_mask(height: int = 26, width: int = 10) -> np.ndarray:
+    """A box of 20 pixels of 255 below a row of 10 pixels of which 6 are below 128."""
+    mask = box_mask(height, width)
+    mask[4] = [20, 40, 60, 80, 100, 120, 140, 160, 180, 200]
+    return mask
+
+
+class TestGreyMasks:
+    def grey(self, *masks: np.ndarray) -> Dataset:
+        dataset = in_memory(groups=6)
+        for record, mask in zip(dataset.records[::2], masks, strict=False):
+            record.mask.array = mask  # type: ignore[union-attr]
+        return dataset
+
+    def test_a_threshold_is_proposed_where_edges_are_grey(self, tmp_path: Path) -> None:
+        dataset = self.grey(ramp_mask(), ramp_mask(), ramp_mask() // 3)  # of the last one, at most 85, nothing is left
+        text = unwrapped(report(tmp_path, dataset).text)
+        # Of 30 pixels each 6, 6 and 30 are below 128: 42 of 90. The median of a fifth, a fifth and all is a fifth.
+        assert (
+            "3 masks with grey edges: 46.7% of their pixels above 0 are below 128 (20.0% in the median mask); "
+            "data.mask_threshold=128 takes only the brighter half of an edge, and leaves nothing of p2/v0"
+        ) in text
+
+    def test_nothing_is_proposed_for_a_few_values_or_for_faint_masks(self, tmp_path: Path) -> None:
+        kinds, faint = box_mask(), ramp_mask() // 3
+        kinds[4] = [50, 100, 150, 200, 250] * 2
+        for masks in ((kinds,) * 3, (faint, faint, ramp_mask())):
+            text = unwrapped(report(tmp_path, self.grey(*masks)).text)
+            assert "masks hold values other than 0 and 255" in text and "grey edges" not in text
+
+    def test_a_threshold_that_leaves_nothing_of_a_mask_is_a_problem(self, tmp_path: Path) -> None:
+        dataset = self.grey(ramp_mask(), ramp_mask() // 3)
+        found = report(tmp_path, dataset, mask_threshold=128)
+        text = unwrapped(found.text)
+        assert found.problems == 1 and "grey edges" not in text and "12 images of 6 items, 5 defective" in text
+        assert (
+            "masks without a value from data.mask_threshold=128 on, taken as free of defects: p1/v0; lower it, or draw "
+            "these anew"
+        ) in text
+        assert row(found.text, "defect, pixels") == ["20", "20", "24"]

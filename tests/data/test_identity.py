@@ -1,19 +1,23 @@
 """A run belongs to the data it was made from: images, masks and folds that change in between are noticed."""
 
+import hashlib
+import json
 import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from support.fake_runs import write_run
-from support.helpers import PUBLISHED_ITEMS, picture, write_image, write_kolektor
+from support.helpers import PUBLISHED_ITEMS, box_mask, picture, write_image, write_kolektor
 from support.tiny_runs import tiny_settings
 
 from anomaly_seg.errors import InputError
 from anomaly_seg.exporting.ensemble import read_members
 from anomaly_seg.reporting.collect import collect_runs
 from anomaly_seg.results import run_files
+from anomaly_seg.settings import Settings
 from anomaly_seg.training.run import run
 
 ITEMS = PUBLISHED_ITEMS[::6]
@@ -87,6 +91,22 @@ def test_a_finished_run_is_found_finished(study: Study, capsys: pytest.CaptureFi
     assert study.train() == folder
     assert "finished before with the same settings (its data cannot be compared: " in capsys.readouterr().err
     assert (folder / run_files.RESULT).read_bytes() == kept
+
+
+def test_a_threshold_of_masks_is_part_of_a_run_s_identity(study: Study) -> None:
+    """At its default it is no part of the digests, which are those of versions without the key."""
+    for name in ("kos01", "kos07"):
+        path = study.data / name / "Part0_label.bmp"
+        write_image(path, (box_mask() // 255) * np.uint8(200))
+    folder = study.train()
+    result, record = run_files.read_result(folder), yaml.safe_load((folder / "config.yaml").read_text())
+    flat = Settings.of(record).relevant()
+    del flat["data.mask_threshold"]
+    assert result.config_digest == hashlib.sha256(json.dumps(flat, sort_keys=True).encode()).hexdigest()[:16]
+    with pytest.raises(InputError, match=r"other settings \(data\.mask_threshold: 1 -> 128\)"):
+        study.train("data.mask_threshold=128")
+    sharp = run_files.read_result(study.train("data.mask_threshold=128", "variant=sharp"))
+    assert sharp.data_digest != result.data_digest and sharp.config_digest != result.config_digest
 
 
 def test_folds_of_different_data_are_not_pooled(study: Study) -> None:

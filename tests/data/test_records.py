@@ -14,6 +14,7 @@ from PIL import ExifTags, Image, ImageOps
 from support.helpers import ArraySource, picture, write_image
 
 from anomaly_seg.data.image_io import FileSource, ZipSource, decode, load_image, open_archive, to_8_bit
+from anomaly_seg.data.masks import JoinedMask
 from anomaly_seg.data.records import Record, load_mask
 from anomaly_seg.errors import InputError
 
@@ -285,6 +286,36 @@ def test_any_value_above_zero_is_defect() -> None:
     assert mask.dtype == np.uint8
     assert mask.tolist() == [[0, 1, 1], [1, 1, 0]]
     assert odd == {1, 85, 254}
+
+
+def test_a_threshold_takes_values_from_itself_on() -> None:
+    stored = np.array([[0, 1, 127], [128, 129, 255]], np.uint8)
+    mask, odd = load_mask(record(np.zeros((2, 3), np.uint8), stored), (2, 3), 128)
+    assert mask.tolist() == [[0, 0, 0], [1, 1, 1]] and odd == {1, 127, 128, 129}
+
+
+def test_a_threshold_is_of_255_in_masks_of_16_bits_too() -> None:
+    """65535 * 128 / 255 = 32896; by default any value above 0 is defect."""
+    stored = record(np.zeros((1, 3), np.uint8), np.array([[1, 32895, 32896]], np.uint16))
+    assert load_mask(stored, (1, 3), 128)[0].tolist() == [[0, 0, 1]]
+    assert load_mask(stored, (1, 3))[0].tolist() == [[1, 1, 1]]
+
+
+def test_values_without_a_known_range_take_no_threshold() -> None:
+    stored = record(np.zeros((1, 2), np.uint8), np.array([[0.0, 0.4]], np.float32))
+    assert load_mask(stored, (1, 2))[0].tolist() == [[0, 1]]
+    with pytest.raises(InputError, match=r"a mask of float32 values, of which data\.mask_threshold=128 of 255 says"):
+        load_mask(stored, (1, 2), 128)
+
+
+def test_joined_masks_take_a_threshold_whatever_their_depths() -> None:
+    """Each pixel is as bright as its brightest part: 100 of 255 is 25700 of 65535, 200 is 51400."""
+    eight, sixteen = np.array([[100, 200, 0, 0]], np.uint8), np.array([[0, 0, 32895, 32896]], np.uint16)
+    joined = JoinedMask([ArraySource("a", eight), ArraySource("b", sixteen)])
+    assert joined.pixels().tolist() == [[25700, 51400, 32895, 32896]]
+    source = Record("a", "a", ArraySource("a", np.zeros((1, 4), np.uint8)), joined)
+    assert load_mask(source, (1, 4), 128)[0].tolist() == [[0, 1, 0, 1]]
+    assert load_mask(source, (1, 4))[0].tolist() == [[1, 1, 1, 1]]
 
 
 def test_a_clean_mask_and_no_mask_have_no_odd_values() -> None:
