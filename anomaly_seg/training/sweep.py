@@ -1,13 +1,13 @@
 """What a sweep adds to a run: one failing job never stops the rest, a live line, a summary, an exit code.
 
-Jobs talk to the command through a journal, a file that each appends one line to, because Hydra's launchers run them in
-this process (basic) or in others (joblib) and return nothing.
+Jobs talk to the command through a journal, because Hydra's launchers run them in this process (basic), in others
+(joblib) or on other machines, and return nothing.
 """
 
 import gc
-import json
 import math
 import os
+import shutil
 import sys
 import tempfile
 import time
@@ -30,9 +30,10 @@ from omegaconf.errors import OmegaConfBaseException
 from anomaly_seg.errors import InputError
 from anomaly_seg.results.run_files import FAILURE
 from anomaly_seg.settings import CONFIG, Settings
+from anomaly_seg.training import journal
 from anomaly_seg.training.compose import compose_first, config_folder, register_resolvers, sentence, to_plain
+from anomaly_seg.training.journal import JOURNAL
 
-JOURNAL = "ANOMALY_SEG_JOURNAL"
 FULL_ERROR = "HYDRA_FULL_ERROR"
 MULTIRUN = {"-m", "--multirun"}
 
@@ -105,11 +106,9 @@ def train(overrides: Sequence[str]) -> Training:
     check_words(overrides)
     if any("," in word for word in overrides) and not any(word.startswith("-") for word in overrides):
         compose_first(overrides)
-    with tempfile.TemporaryDirectory(prefix="anomaly-seg-") as folder:
-        journal = Path(folder) / "journal.jsonl"
-        journal.touch()
-        _launch(overrides, journal)
-        lines = _read(journal)
+    with _journal():
+        _launch(overrides)
+        lines = journal.read()
     folders = tuple(Path(line["folder"]) for line in lines if line["status"] == "done")
     failed = [line for line in lines if line["status"] == "failed"]
     failures = tuple(
@@ -117,16 +116,36 @@ def train(overrides: Sequence[str]) -> Training:
     )
     if len(lines) == 1 and failures and failures[0].unusable_input:
         raise InputError(failures[0].error)
-    return Training(folders, failures)
+    return Training(folders, failures + _silent(lines, len(folders) + len(failures)))
 
 
-def _launch(overrides: Sequence[str], journal: Path) -> None:
+def _silent(lines: Sequence[dict[str, Any]], said: int) -> tuple[Failure, ...]:
+    """Runs of which the journal has no end, as where the disk was full: nobody may take them for finished."""
+    total = next((line["total"] for line in lines if line["status"] == "start"), None) or said
+    if said >= total:
+        return ()
+    error = f"no word of how they ended ({said} of {total} runs left one): look into their folders, or run again"
+    return (Failure(f"{total - said} of {total} runs", error, None, False),)
+
+
+@contextmanager
+def _journal() -> Iterator[None]:
+    """A journal for the block: a temporary one, until `Announce` knows the output folder."""
+    with tempfile.TemporaryDirectory(prefix="anomaly-seg-") as folder:
+        os.environ[JOURNAL] = folder
+        try:
+            yield
+        finally:
+            shutil.rmtree(os.environ.pop(JOURNAL), ignore_errors=True)
+
+
+def _launch(overrides: Sequence[str]) -> None:
     """Hydra's command line, with these words for its own."""
     switches = [word for word in overrides if word in MULTIRUN]  # Hydra takes none between overrides
     words = [word for word in overrides if word not in switches]
     argv, asked = sys.argv, os.environ.get(FULL_ERROR)
     sys.argv = ["anomaly-seg train", *switches, *words]
-    os.environ |= {JOURNAL: str(journal), FULL_ERROR: "1"}  # else Hydra prints its errors itself, and exits
+    os.environ[FULL_ERROR] = "1"  # else Hydra prints its errors itself, and exits
     try:
         hydra.main(version_base="1.3", config_path=str(config_folder().resolve()), config_name="config")(job)()
     except HydraException as error:
@@ -134,11 +153,11 @@ def _launch(overrides: Sequence[str], journal: Path) -> None:
             raise
         raise InputError(sentence(error)) from error
     except ValueError:
-        if not any(line["status"] == "failed" for line in _read(journal)):
+        if not any(line["status"] == "failed" for line in journal.read()):
             raise  # and else it is Optuna's, who has no best trial where all failed
     finally:
         sys.argv = argv
-        del os.environ[JOURNAL], os.environ[FULL_ERROR]
+        del os.environ[FULL_ERROR]
         if asked is not None:
             os.environ[FULL_ERROR] = asked
 
@@ -159,7 +178,7 @@ def job(config: DictConfig) -> float | None:
             if not (folder / CONFIG).exists():  # nobody's yet, so an earlier failure was this run's; else `run` decides
                 (folder / FAILURE).unlink(missing_ok=True)
             run(Settings.of(to_plain(config)))
-        _append({"run": name, "status": "done", "folder": str(folder)})
+        journal.append({"run": name, "status": "done", "folder": str(folder)})
         return read_result(folder).image.ap
     except Exception as error:
         _fail(name, folder, error)
@@ -174,7 +193,8 @@ class Announce(Callback):
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         Path(config.output_dir).mkdir(parents=True, exist_ok=True)  # where the storage of a search goes
-        _append({"status": "start", "total": count_jobs(config), "time": time.time()})
+        journal.open_below(Path(config.output_dir))
+        journal.append({"status": "start", "total": count_jobs(config), "time": time.time()})
 
 
 def count_jobs(config: DictConfig) -> int | None:
@@ -223,8 +243,8 @@ def _fail(name: str, folder: Path, error: Exception) -> None:
     except OSError:
         pass
     message = str(error) if known else f"{type(error).__name__}: {error}"
-    _append({"run": name, "status": "failed", "error": message, "trace": where, "input": known})
-    if not known or JOURNAL not in os.environ or _start_line() is not None:
+    journal.append({"run": name, "status": "failed", "error": message, "trace": where, "input": known})
+    if not known or JOURNAL not in os.environ or journal.start_line() is not None:
         print(f"anomaly-seg train: {message}" + f"\n  traceback: {where}" * bool(where), file=sys.stderr)
 
 
@@ -239,30 +259,13 @@ def _clean() -> None:
 
 def _live_line() -> None:
     """Jobs done, left and failed, and the time left at the pace so far."""
-    start = _start_line()
+    start = journal.start_line()
     if start is None:
         return
-    lines = _read(Path(os.environ[JOURNAL]))
+    lines = journal.read()
     done, failed = (sum(line["status"] == s for line in lines) for s in ("done", "failed"))
     total = start["total"] or done + failed
     left = total - done - failed
     seconds = (time.time() - start["time"]) / max(1, done + failed) * left
     pace = f", about {seconds / 60:.0f} min left" if left else ""
     print(f"sweep: {done} done, {failed} failed, {left} left of {total}{pace}", file=sys.stderr, flush=True)
-
-
-def _start_line() -> dict[str, Any] | None:
-    """What the journal says of the sweep; None for a single run."""
-    lines = _read(Path(os.environ[JOURNAL])) if JOURNAL in os.environ else []
-    return next((line for line in lines if line["status"] == "start"), None)
-
-
-def _append(line: dict[str, Any]) -> None:
-    """One short line at the end of the journal; the system keeps appends of several processes apart."""
-    if JOURNAL in os.environ:
-        with open(os.environ[JOURNAL], "a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
-
-
-def _read(journal: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in journal.read_text(encoding="utf-8").splitlines()]
