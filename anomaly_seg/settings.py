@@ -79,6 +79,7 @@ class ModelSettings(_Section):
     paper_sigma: Any
     positive_weight: types.Weight
     average: types.Decay
+    encoder_lr_factor: types.Rate = 1.0
     norm_momentum: types.Momentum = 0.1  # from here on, defaults are what runs did before there was a choice
     flip_average: types.Switch = False
     phases: list[PhaseSettings]
@@ -128,7 +129,6 @@ class OptimizerSettings(_OpenSection):
     name: str
     schedule: str = "none"
     lr: types.Rate
-    encoder_lr_factor: types.Rate = 1.0
 
 
 class SamplerSettings(_Section):

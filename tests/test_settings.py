@@ -24,7 +24,7 @@ class TestARecordOfAnOlderVersion:
         assert (settings.scale.width, settings.scale.width_multiplier) == (96, 0.125)
         assert settings.model.network == {
             "_target_": "anomaly_seg.models.unet.UNet", "in_channels": 1, "width_multiplier": 0.125, "base": 64,
-            "depth": 4, "norm": "instance", "head_bias": "prior", "init": "default",
+            "depth": 4, "norm": "instance", "head_bias": "prior", "init": "default", "encoder": None,
         }  # fmt: skip
         assert settings.data.reader == {
             "_target_": "anomaly_seg.data.readers.synthetic.read", "groups": 30, "views": 4, "defective_fraction": 0.25,

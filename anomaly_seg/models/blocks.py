@@ -22,8 +22,8 @@ class FastInstanceNorm2d(nn.InstanceNorm2d):
     torch's own rearranges a channels_last map first: half as long again for a whole One-Stage at evaluation.
     """
 
-    def __init__(self, channels: int) -> None:
-        super().__init__(channels, affine=True)
+    def __init__(self, channels: int, eps: float = 1e-5) -> None:
+        super().__init__(channels, eps=eps, affine=True)
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
         # An exported graph keeps the batch open.

@@ -20,7 +20,6 @@ from anomaly_seg.models.encoders.base import shape_of
 from anomaly_seg.models.encoders.segdec import SegDecEncoder
 from anomaly_seg.models.heads import init_head_bias
 
-
 STRIDE = 8
 """Pixels of the image to one of the mask and of the features that the decision network sees."""
 
@@ -42,7 +41,8 @@ class Segmentation(nn.Module):
         self.encoder = encoder
         widths, strides = shape_of(encoder, in_channels)
         if STRIDE not in strides:
-            raise ValueError(f"encoder: maps at 1/{', 1/'.join(map(str, strides))} size; Seg-Dec needs one at 1/{STRIDE}")
+            sizes = ", ".join(f"1/{stride}" for stride in strides)
+            raise ValueError(f"encoder: its maps are of {sizes} of the image's size; Seg-Dec needs one of 1/{STRIDE}")
         self.first, self.size_multiple = strides.index(STRIDE), strides[-1]
         self.channels = sum(widths[self.first :])
         self.head = nn.Sequential(nn.Conv2d(self.channels, 1, 1, bias=False), normalisation(norm, 1))

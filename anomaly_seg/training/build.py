@@ -112,7 +112,9 @@ def start_encoder(network: Network) -> Source | None:
             try:
                 return part.start()
             except ValueError as error:
-                raise InputError(f"model.network.{error}" if str(error).startswith("encoder.") else str(error)) from error
+                raise InputError(
+                    f"model.network.{error}" if str(error).startswith("encoder.") else str(error)
+                ) from error
     return None
 
 
@@ -169,6 +171,7 @@ def _module(settings: Settings, network: Network, image_names: list[str]) -> Seg
         norm_momentum=model.norm_momentum,
         flip_average=model.flip_average,
         compiled=settings.trainer.compile,
+        encoder_lr_factor=model.encoder_lr_factor,
     )
 
 

@@ -53,6 +53,7 @@ class SegmentationModule(pl.LightningModule):
             0.1 makes them those of about the last ten images.
         flip_average: whether to score by the mean over the image and its mirror images; training is untouched.
         compiled: whether torch.compile makes the training step, or in which of its modes.
+        encoder_lr_factor: share of the rate at which the encoder learns.
     """
 
     def __init__(
@@ -67,6 +68,7 @@ class SegmentationModule(pl.LightningModule):
         norm_momentum: float = 0.1,
         flip_average: bool = False,
         compiled: bool | str = False,
+        encoder_lr_factor: float = 1.0,
     ) -> None:
         super().__init__()
         for part in network.modules():
@@ -75,7 +77,7 @@ class SegmentationModule(pl.LightningModule):
         self.network = network
         self.phases, self.optimizer_settings, self.positive_weight = list(phases), optimizer, positive_weight
         self.layout = torch.channels_last if channels_last else torch.contiguous_format
-        self.decay, self.flip_average = average, flip_average
+        self.decay, self.flip_average, self.encoder_lr_factor = average, flip_average, encoder_lr_factor
         self.last_loss = float("nan")  # mean over the last finished epoch; a run that is resumed after it knows it too
         self.averaged = torch.optim.swa_utils.AveragedModel(network, multi_avg_fn=self._average) if average else None
         self.loss = make_loss(compiled)
@@ -188,7 +190,7 @@ class SegmentationModule(pl.LightningModule):
 
     def _parameter_groups(self) -> list[dict[str, Any]]:
         """All parameters, or the encoder's apart where it learns at a rate of its own."""
-        factor = self.optimizer_settings.encoder_lr_factor
+        factor = self.encoder_lr_factor
         encoder = [p for part in self.network.modules() if isinstance(part, Encoder) for p in part.parameters()]
         if factor == 1 or not encoder:
             return [{"params": list(self.network.parameters())}]

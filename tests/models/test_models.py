@@ -17,6 +17,7 @@ from anomaly_seg.models import blocks, seg_dec, unet
 from anomaly_seg.models.base import Network, Output, parameter_count
 from anomaly_seg.models.classifier import pooled_score
 from anomaly_seg.models.encoders import segdec
+from anomaly_seg.models.encoders.efficientnet_lite0 import EfficientNetLite0
 from anomaly_seg.models.heads import SideOutput, prior_log_odds
 from anomaly_seg.models.one_stage import OneStage, coarse_suppression, fine_logit, fine_suppression
 from anomaly_seg.models.seg_dec import SegDec, segmentation_target
@@ -30,6 +31,9 @@ NETWORKS = {
     "encoder_decoder": lambda **more: OneStage(width_multiplier=1 / 16, side_outputs=[1], readout="f1", **more),
     "seg_dec": lambda **more: SegDec(width_multiplier=1 / 16, **more),
     "unet": lambda **more: UNet(width_multiplier=1 / 16, **more),
+    "one_stage_lite0": lambda **more: OneStage(encoder=EfficientNetLite0(depth=8, finest="full"), **more),
+    "seg_dec_lite0": lambda **more: SegDec(encoder=EfficientNetLite0(depth=32), **more),
+    "unet_lite0": lambda **more: UNet(encoder=EfficientNetLite0(), **more),
 }
 
 
@@ -369,7 +373,7 @@ class TestOneStage:
             ({"multiplications": -1}, "multiplications=-1: use a whole number"),
             ({"multiplications": 1.5}, "multiplications=1.5"),
             ({"multiplications": "many"}, "multiplications=many"),
-            ({"decoder_widths": (64, 64)}, r"decoder_widths=\[64, 64\]: use three"),
+            ({"decoder_widths": (64, 64)}, r"decoder_widths=\[64, 64\]: use 3 whole"),
             ({"decoder_widths": (64, 0, 32)}, "decoder_widths"),
             ({"side_outputs": []}, r"side_outputs=\[\]"),
             ({"side_outputs": [1, 4]}, "side_outputs"),

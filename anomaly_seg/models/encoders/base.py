@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -81,7 +82,7 @@ def shape_of(encoder: nn.Module, in_channels: int) -> Shape:
     encoder.train(training)
     shapes = [tuple(getattr(m, "shape", ())) for m in maps] if isinstance(maps, list | tuple) else []
     strides = tuple(PROBE // shape[2] if len(shape) == 4 and shape[2] else 0 for shape in shapes)
-    if len(shapes) < 2 or strides[0] < 1 or any(b != 2 * a for a, b in zip(strides, strides[1:], strict=False)):
+    if len(shapes) < 2 or strides[0] < 1 or any(b != 2 * a for a, b in pairwise(strides)):
         raise ValueError(
             f"encoder: {type(encoder).__name__} gives maps of shapes {shapes} for an image of {PROBE}x{PROBE}; an "
             "encoder gives a list of maps (b, c, h, w), finest first, each half the size of the one before"

@@ -7,7 +7,7 @@ ReLU6 for swish and no squeeze-and-excitation. The weights are those of the pack
 import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import torch
 import torch.nn.functional as nnf
@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from anomaly_seg.models.blocks import conv_stage
+from anomaly_seg.models.blocks import FastInstanceNorm2d, conv_stage
 from anomaly_seg.models.encoders.base import Encoder, Source, read_weights
 
 Statistics = Literal["frozen", "learning", "image"]
@@ -68,18 +68,16 @@ class ConvNorm(nn.Module):
         self.asymmetric = (before, after, before, after) if before != after else None
         padding = 0 if self.asymmetric else before
         self.conv = nn.Conv2d(inputs, outputs, kernel, stride, padding, groups=groups, bias=False)
-        self.norm: nn.BatchNorm2d | None = nn.BatchNorm2d(outputs, eps=EPS)
+        self.norm: nn.Module | None = nn.BatchNorm2d(outputs, eps=EPS)
         self.activation = activation
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d H W"]:
         if self.asymmetric:
             x = nnf.pad(x, self.asymmetric)
-        if self.norm is None:
-            x = self.conv(x)
-        elif self.norm.training or not self.norm.track_running_stats:
-            x = self.norm(self.conv(x))
-        else:
+        if isinstance(self.norm, nn.BatchNorm2d) and not self.norm.training:
             x = self._convolve_and_scale(x, self.norm)
+        else:
+            x = self.conv(x) if self.norm is None else self.norm(self.conv(x))
         return nnf.relu6(x, inplace=True) if self.activation else x
 
     def _convolve_and_scale(self, x: Tensor, norm: nn.BatchNorm2d) -> Tensor:
@@ -92,7 +90,7 @@ class ConvNorm(nn.Module):
 
     def fold(self) -> None:
         """Make the normalisation the convolution's for good, for an exported graph."""
-        if self.norm is not None and self.norm.track_running_stats:
+        if isinstance(self.norm, nn.BatchNorm2d):
             self.conv, self.norm = fuse_conv_bn_eval(self.conv.eval(), self.norm.eval()), None
 
 
@@ -142,25 +140,20 @@ class EfficientNetLite0(Encoder):
         super().__init__()
         self._check(in_channels, statistics, depth, finest)
         self.in_channels, self.weights, self.statistics = in_channels, weights, statistics
+        self.full = conv_stage(in_channels, FULL_SIZE_CHANNELS, 3, 2, "instance") if finest == "full" else None
         self.stem = ConvNorm(in_channels, STEM, 3, stride=2)
         self.stages = nn.ModuleList()
-        self.full = conv_stage(in_channels, FULL_SIZE_CHANNELS, 3, 2, "instance") if finest == "full" else None
-        shapes = [(FULL_SIZE_CHANNELS, 1)] if finest == "full" else []
-        below, stride = STEM, 2
+        below = STEM
         for stage in STAGES[: LAST_STAGE[depth]]:
-            blocks = []
-            for i in range(stage.blocks):
-                step = stage.stride if i == 0 else 1
-                blocks.append(Bottleneck(below, stage.channels, stage.kernel, step, stage.expansion))
-                below = stage.channels
-            self.stages.append(nn.Sequential(*blocks))
-            if stage.stride == 2:
-                stride *= 2
-            shapes = [*shapes[:-1], (below, stride)] if shapes and shapes[-1][1] == stride else [*shapes, (below, stride)]
-        self.widths, self.strides = tuple(c for c, _ in shapes), tuple(s for _, s in shapes)
+            self.stages.append(_bottlenecks(below, stage))
+            below = stage.channels
+        first = [FULL_SIZE_CHANNELS] if finest == "full" else []
+        self.widths = (*first, *(stage.channels for i, stage in enumerate(STAGES) if self._is_map(i)))
+        self.strides = tuple(2**level for level in range(1 - len(first), len(self.widths) + 1 - len(first)))
         if statistics == "image":
-            for norm in self._norms():
-                norm.track_running_stats, norm.running_mean, norm.running_var = False, None, None
+            for layer in self.modules():
+                if isinstance(layer, ConvNorm):
+                    layer.norm = FastInstanceNorm2d(layer.conv.out_channels, EPS)
 
     def forward(self, image: Float[Tensor, "b c h w"]) -> list[Tensor]:
         self.check_channels(image)
@@ -168,8 +161,7 @@ class EfficientNetLite0(Encoder):
         x = self.stem((255 * image - 127) / 128)
         for i, stage in enumerate(self.stages):
             x = stage(x)
-            last = i + 1 == len(self.stages)
-            if last or STAGES[i + 1].stride == 2:  # the last map of its size
+            if self._is_map(i):
                 maps.append(x)
         return maps
 
@@ -177,12 +169,13 @@ class EfficientNetLite0(Encoder):
         """As of any module, but frozen statistics stay as they are. Their scales and shifts learn."""
         super().train(mode)
         if self.statistics == "frozen":
-            for norm in self._norms():
-                norm.training = False
+            for layer in self.modules():
+                if isinstance(layer, nn.BatchNorm2d):
+                    layer.training = False
         return self
 
     def start(self) -> Source | None:
-        """See `Encoder.start`. Raises ValueError if the package is not installed, or a file is not what it should be."""
+        """See `Encoder.start`; the package counts as the file."""
         if self.weights is None:
             return None
         imagenet = self.weights == "imagenet"
@@ -201,19 +194,21 @@ class EfficientNetLite0(Encoder):
         name = f"EfficientNet-Lite0, {'ImageNet, of the package ' + PACKAGE if imagenet else path.name}"
         return Source(name, digest, "Apache-2.0" if imagenet else "unknown")
 
-    def _norms(self) -> Iterator[nn.BatchNorm2d]:
-        return (module for module in self.modules() if isinstance(module, nn.BatchNorm2d))
+    def _is_map(self, stage: int) -> bool:
+        """Whether a stage is the last one of its size."""
+        last = len(self.stages) - 1
+        return stage == last or (stage < last and STAGES[stage + 1].stride == 2)
 
     def _sources(self) -> Iterator[tuple[str, str]]:
         """Name of each of our weights, and its name in the package's file."""
         pairs = [("stem", "_conv_stem", "_bn0")]
-        number = 0
-        for i, stage in enumerate(self.stages):
-            for j, block in enumerate(stage):  # type: ignore[arg-type]
-                theirs = [("expand", "_expand_conv", "_bn0")] if block.expand is not None else []
-                theirs += [("depthwise", "_depthwise_conv", "_bn1"), ("project", "_project_conv", "_bn2")]
-                pairs += [(f"stages.{i}.{j}.{a}", f"_blocks.{number}.{b}", f"_blocks.{number}.{c}") for a, b, c in theirs]
-                number += 1
+        blocks = [(name, module) for name, module in self.named_modules() if isinstance(module, Bottleneck)]
+        for number, (own, block) in enumerate(blocks):
+            theirs = f"_blocks.{number}"
+            if block.expand is not None:
+                pairs.append((f"{own}.expand", f"{theirs}._expand_conv", f"{theirs}._bn0"))
+            pairs.append((f"{own}.depthwise", f"{theirs}._depthwise_conv", f"{theirs}._bn1"))
+            pairs.append((f"{own}.project", f"{theirs}._project_conv", f"{theirs}._bn2"))
         kept = ["weight", "bias", *(["running_mean", "running_var"] if self.statistics != "image" else [])]
         for own, conv, norm in pairs:
             yield f"{own}.conv.weight", f"{conv}.weight"
@@ -221,15 +216,24 @@ class EfficientNetLite0(Encoder):
 
     @staticmethod
     def _check(in_channels: int, statistics: str, depth: int, finest: str) -> None:
-        choices = {
-            "in_channels": (in_channels, [1, 3]),
-            "statistics": (statistics, ["frozen", "learning", "image"]),
-            "depth": (depth, list(LAST_STAGE)),
-            "finest": (finest, ["half", "full"]),
-        }
-        for name, (value, allowed) in choices.items():
+        choices: list[tuple[str, object, tuple[object, ...]]] = [
+            ("in_channels", in_channels, (1, 3)),
+            ("statistics", statistics, get_args(Statistics)),
+            ("depth", depth, tuple(LAST_STAGE)),
+            ("finest", finest, get_args(Finest)),
+        ]
+        for name, value, allowed in choices:
             if value not in allowed:
                 raise ValueError(f"encoder.{name}={value}: choose {', '.join(map(str, allowed))}")
+
+
+def _bottlenecks(below: int, stage: Stage) -> nn.Sequential:
+    """The blocks of a stage, behind a map of `below` channels."""
+    first = Bottleneck(below, stage.channels, stage.kernel, stage.stride, stage.expansion)
+    more = (
+        Bottleneck(stage.channels, stage.channels, stage.kernel, 1, stage.expansion) for _ in range(1, stage.blocks)
+    )
+    return nn.Sequential(first, *more)
 
 
 def _packaged() -> Path:
