@@ -50,7 +50,7 @@ def home(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Path:
     data = ["data=folder", f"data.root={home}/parts", "data.name=parts", r"data.groups='(part\d+)_'"]
     assert main(["check", *data, *SMALL]) == 0
     assert main(["train", *data, *SMALL, "data.folds=2", "fold=0,1", "-m", f"output_dir={home}/runs"]) == 0
-    folds = home / "runs/train/parts/one_stage/D5"
+    folds = home / "runs/train/parts/one_stage-efficientnet_lite0/D5"
     assert main(["export", str(folds), "--out", str(home / "model.onnx"), "--licence", "ours"]) == 0
     return home
 

@@ -139,7 +139,7 @@ def check_network(network: Network, preparation: Preparation) -> None:
     if preparation.fit == "tile" and ALIGN % network.size_multiple:
         raise InputError(
             f"data.fit=tile: tiles start on multiples of {ALIGN}, but this network pools by {network.size_multiple}; "
-            "use a smaller model.network.depth, or data.fit=resize or pad"
+            "use a smaller depth of the network or its encoder, or data.fit=resize or pad"
         )
 
 

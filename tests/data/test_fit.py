@@ -55,7 +55,7 @@ class TestTiles:
             (["data.channels=4"], r"data\.channels=4: use 1 \(grey\) or 3 \(colour\)"),
             (
                 [*LARGE, "model=unet", "model.network.depth=5"],
-                "tiles start on multiples of 16, but this network pools by 32; use a smaller model.network.depth",
+                "tiles start on multiples of 16, but this network pools by 32; use a smaller depth",
             ),
         ],
     )

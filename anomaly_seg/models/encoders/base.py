@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import torch
 from jaxtyping import Float
@@ -32,13 +32,24 @@ class Encoder(nn.Module):
         title: its name in the report; empty for the published one of a network.
         in_channels: of the image: 1 (grey) or 3 (colour).
         widths: channels of each map.
-        strides: pixels of the image to one of each map: powers of two, rising by 2.
+        strides: pixels of the image to one of each map, each twice the one before.
+        frozen_statistics: whether batch normalisation keeps the statistics that it has. Its scales and shifts learn.
     """
 
     title: str = ""
     in_channels: int
     widths: tuple[int, ...]
     strides: tuple[int, ...]
+    frozen_statistics: bool = False
+
+    def train(self, mode: bool = True) -> Self:
+        """As of any module, but frozen statistics stay as they are."""
+        super().train(mode)
+        if self.frozen_statistics:
+            for layer in self.modules():
+                if isinstance(layer, nn.BatchNorm2d):
+                    layer.training = False
+        return self
 
     def forward(self, image: Float[Tensor, "b c h w"]) -> Sequence[Tensor]:
         """Maps of an image in [0, 1]; normalisation of the image belongs to the encoder."""

@@ -140,6 +140,7 @@ class EfficientNetLite0(Encoder):
         super().__init__()
         self._check(in_channels, statistics, depth, finest)
         self.in_channels, self.weights, self.statistics = in_channels, weights, statistics
+        self.frozen_statistics = statistics == "frozen"
         self.full = conv_stage(in_channels, FULL_SIZE_CHANNELS, 3, 2, "instance") if finest == "full" else None
         self.stem = ConvNorm(in_channels, STEM, 3, stride=2)
         self.stages = nn.ModuleList()
@@ -164,15 +165,6 @@ class EfficientNetLite0(Encoder):
             if self._is_map(i):
                 maps.append(x)
         return maps
-
-    def train(self, mode: bool = True) -> "EfficientNetLite0":
-        """As of any module, but frozen statistics stay as they are. Their scales and shifts learn."""
-        super().train(mode)
-        if self.statistics == "frozen":
-            for layer in self.modules():
-                if isinstance(layer, nn.BatchNorm2d):
-                    layer.training = False
-        return self
 
     def start(self) -> Source | None:
         """See `Encoder.start`; the package counts as the file."""
