@@ -127,12 +127,16 @@ RECIPES = {
         "optimizer": {"name": "adam", "lr": 0.001, "schedule": "cosine", "fused": True},
         "sampler": "alternating", "augment": "none", "epochs": 6, "threads": None, "precision": "auto",
     },
+    "native": {
+        "optimizer": {"name": "adam", "lr": 0.001, "schedule": "cosine", "fused": True},
+        "sampler": "alternating", "augment": "none", "epochs": 3, "threads": None, "precision": "auto",
+    },
     "demo": {
         "optimizer": {"name": "adam", "lr": 0.001, "schedule": "cosine", "fused": True},
         "sampler": "alternating", "augment": "light", "epochs": 6, "threads": 1, "precision": "32-true",
     },
 }  # fmt: skip
-SIZES = {"paper": (1408, 512, 1.0), "laptop": (704, 256, 0.25), "demo": (256, 96, 0.125)}
+SIZES = {"paper": (1408, 512, 1.0), "native": (1408, 512, 1.0), "laptop": (704, 256, 0.25), "demo": (256, 96, 0.125)}
 PUBLISHED = {
     "optimizer": {"name": "sgd", "lr": 0.1, "schedule": "none", "momentum": 0.0, "weight_decay": 0.0},
     "sampler": "alternating", "augment": "none", "epochs": 25,

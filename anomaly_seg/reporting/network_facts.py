@@ -26,5 +26,6 @@ def network_facts(result: Result) -> NetworkFacts:
 
 
 def place_in_report(model: str) -> int:
-    """Rank of a model among the methods of a report."""
-    return list(TITLES).index(model) if model in TITLES else len(TITLES)
+    """Rank of a model, whatever its encoder, among the methods of a report."""
+    network = model.partition("-")[0]
+    return list(TITLES).index(network) if network in TITLES else len(TITLES)

@@ -26,7 +26,7 @@ from anomaly_seg.inference.prediction import Detector
 from anomaly_seg.results import run_files
 from anomaly_seg.training.build import make_data, read_dataset
 
-NETWORKS = ("one_stage", "seg_dec", "unet")
+NETWORKS = ("one_stage", "one_stage encoder=efficientnet_lite0", "seg_dec", "unet")
 FORMATS: tuple[formats.Format, ...] = ("onnx", "openvino", "torch")
 
 
@@ -42,7 +42,7 @@ def sealed(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, dict[formats.Format, Detector]]:
     """A run, and its model in every format: from one graph, for tracing takes seconds."""
-    folder = write_run(tmp_path_factory.mktemp("sealed"), f"model={request.param}")
+    folder = write_run(tmp_path_factory.mktemp("sealed"), *f"model={request.param}".split())
     members = read_members(folder)
     limit = choose_from(folder, "0.25")
     network, preparation = exporting.seal(members, limit.value)
