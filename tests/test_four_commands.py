@@ -55,6 +55,11 @@ def home(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Path:
     return home
 
 
+def digest_of_the_first_weights(home: Path) -> str:
+    result = home / "runs/train/parts/one_stage-efficientnet_lite0/D5/fold1/seed0/result.json"
+    return json.loads(result.read_text())["start"]["sha256"]
+
+
 def test_the_verdict_on_new_images(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(home)
     write_image(home / "new/blot.png", surface(501, (20, 30)))
@@ -74,6 +79,7 @@ def test_the_same_verdicts_from_python(home: Path) -> None:
     model = load(home / "model.onnx")
     blot, clean = model(surface(501, (20, 30))), model(surface(502, None))
     assert (blot.verdict, clean.verdict) == ("defective", "good")
+    assert digest_of_the_first_weights(home) == "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
     assert blot.score > blot.threshold > clean.score
     assert blot.heat_map.shape == (HEIGHT, WIDTH)
     y, x = np.unravel_index(int(cv2.GaussianBlur(blot.heat_map, (0, 0), 2).argmax()), blot.heat_map.shape)

