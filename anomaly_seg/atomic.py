@@ -11,7 +11,7 @@ PREFIX = ".writing-"
 
 
 @contextmanager
-def writing(*paths: Path) -> Iterator[tuple[Path, ...]]:
+def writing(*paths: Path, prefix: str = PREFIX) -> Iterator[tuple[Path, ...]]:
     """Temporary paths to write to. When the block ends, their files are on the disk and take the places of ``paths``.
 
     They take them one after the other, so the file whose presence means "complete" comes last. If the block fails, or a
@@ -19,13 +19,14 @@ def writing(*paths: Path) -> Iterator[tuple[Path, ...]]:
 
     Args:
         paths: files of one folder, which is made if it is not there.
+        prefix: how the name of the temporary folder begins, for whoever sweeps away what a kill has left.
 
     Raises:
         OSError: the folder takes no file, or the block has not written one of them.
     """
     folder = paths[0].parent
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder, prefix=PREFIX, ignore_cleanup_errors=True) as name:
+    with tempfile.TemporaryDirectory(dir=folder, prefix=prefix, ignore_cleanup_errors=True) as name:
         temporary = tuple(Path(name) / path.name for path in paths)
         yield temporary
         for file in temporary:

@@ -146,6 +146,9 @@ def _train(options: argparse.Namespace, overrides: list[str]) -> int:
         for failure in training.failures:
             where = f"\n  {failure.traceback}" if failure.traceback else ""
             print(f"failed: {failure.run}\n  {failure.error}{where}", file=sys.stderr)
+    if training.elsewhere:
+        others = f"{len(training.elsewhere)} run{'s' * (len(training.elsewhere) > 1)} by another command"
+        print(f"anomaly-seg train: {len(training.folders)} finished, {others}", file=sys.stderr)
     return training.exit_code
 
 

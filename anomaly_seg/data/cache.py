@@ -1,8 +1,11 @@
 """Decoded, dilated and fitted arrays on disk, memory-mapped, keyed by the content of the sources and the settings."""
 
+import contextlib
 import hashlib
 import json
 import os
+import shutil
+import time
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -13,7 +16,7 @@ import numpy as np
 from platformdirs import user_cache_path
 from tqdm import tqdm
 
-from anomaly_seg import atomic
+from anomaly_seg import atomic, locks
 from anomaly_seg.data.dilation import dilate
 from anomaly_seg.data.duplicates import thumbnail
 from anomaly_seg.data.image_io import stored_channels, to_image
@@ -25,6 +28,9 @@ from anomaly_seg.errors import InputError
 
 VERSION = 3
 """Raise when the arrays change for the same sources and settings."""
+
+ABANDONED_SECONDS = 86_400
+"""A temporary folder of another array in which nothing was written for so long is nobody's."""
 
 
 def default_cache() -> Path:
@@ -198,9 +204,9 @@ def _cached(folder: Path, what: str, key: dict, make: Callable[[], dict[str, Any
     """The arrays of one key: `arrays` memory-mapped, the small ones from an npz whose presence means "complete"."""
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:20]
     big, small = folder / f"{what}-{digest}.npy", folder / f"{what}-{digest}.npz"
-    if not small.exists() or not big.exists():
+    if not _complete(big, small):
         try:
-            _write(big, small, make())
+            _make_once(big, small, make)
         except OSError as error:
             raise InputError(
                 f"data.cache_dir: cannot write {big} ({error}); free space or set another folder"
@@ -215,9 +221,35 @@ def _cached(folder: Path, what: str, key: dict, make: Callable[[], dict[str, Any
     return facts
 
 
-def _write(big: Path, small: Path, made: dict[str, Any]) -> None:
+def _complete(big: Path, small: Path) -> bool:
+    return small.exists() and big.exists()
+
+
+def _make_once(big: Path, small: Path, make: Callable[[], dict[str, Any]]) -> None:
+    """Make arrays, or wait for the process that is at it. What is complete stays: others may have mapped it."""
+    lock = locks.lock_for(small.with_name(f".{small.stem}.lock"))
+    with locks.take(lock, f"{big}: another process is making it, waiting"):
+        try:
+            if not _complete(big, small):
+                prefix = f"{atomic.PREFIX}{small.stem}-"
+                _sweep(small.parent, prefix)
+                _write(big, small, make(), prefix)
+        finally:
+            locks.discard(lock)
+
+
+def _sweep(folder: Path, prefix: str) -> None:
+    """Remove what killed processes left here: with this prefix at once, and else where nobody writes any more."""
+    for left in [*folder.glob(f"{atomic.PREFIX}*"), *folder.glob(".making-*")]:  # the latter of an earlier version
+        with contextlib.suppress(OSError):  # another process removes its own
+            written = max(path.stat().st_mtime for path in (left, *left.iterdir()))
+            if left.name.startswith(prefix) or time.time() - written > ABANDONED_SECONDS:
+                shutil.rmtree(left)
+
+
+def _write(big: Path, small: Path, made: dict[str, Any], prefix: str) -> None:
     """The arrays row by row, then the small ones, whose file says that both are complete."""
-    with atomic.writing(big, small) as (big_part, small_part):
+    with atomic.writing(big, small, prefix=prefix) as (big_part, small_part):
         shape, count = made.pop("shape"), 0
         with open(big_part, "wb") as file:  # not a memory map: on a full disk that kills the process
             _header(file, (count, *shape))

@@ -19,18 +19,18 @@ from pathlib import Path
 from typing import Any
 
 import hydra
-from filelock import FileLock, Timeout
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from anomaly_seg import locks
 from anomaly_seg.errors import InputError
-from anomaly_seg.results.run_files import FAILURE
+from anomaly_seg.results.run_files import FAILURE, finished
 from anomaly_seg.settings import CONFIG, Settings
-from anomaly_seg.training import journal
+from anomaly_seg.training import journal, sharing
 from anomaly_seg.training.compose import compose_first, config_folder, register_resolvers, sentence, to_plain
 from anomaly_seg.training.journal import JOURNAL
 
@@ -62,10 +62,12 @@ class Training:
     Attributes:
         folders: of the finished runs, those finished before included, in the order in which they ended.
         failures: the others.
+        elsewhere: those among `folders` that another command finished while this one was at work.
     """
 
     folders: tuple[Path, ...]
     failures: tuple[Failure, ...]
+    elsewhere: tuple[Path, ...] = ()
 
     @property
     def exit_code(self) -> int:
@@ -110,13 +112,14 @@ def train(overrides: Sequence[str]) -> Training:
         _launch(overrides)
         lines = journal.read()
     folders = tuple(Path(line["folder"]) for line in lines if line["status"] == "done")
+    elsewhere = tuple(Path(line["folder"]) for line in lines if line.get("elsewhere"))
     failed = [line for line in lines if line["status"] == "failed"]
     failures = tuple(
         Failure(f["run"], f["error"], Path(f["trace"]) if f["trace"] else None, f["input"]) for f in failed
     )
     if len(lines) == 1 and failures and failures[0].unusable_input:
         raise InputError(failures[0].error)
-    return Training(folders, failures + _silent(lines, len(folders) + len(failures)))
+    return Training(folders, failures + _silent(lines, len(folders) + len(failures)), elsewhere)
 
 
 def _silent(lines: Sequence[dict[str, Any]], said: int) -> tuple[Failure, ...]:
@@ -148,6 +151,7 @@ def _launch(overrides: Sequence[str]) -> None:
     os.environ[FULL_ERROR] = "1"  # else Hydra prints its errors itself, and exits
     try:
         hydra.main(version_base="1.3", config_path=str(config_folder().resolve()), config_name="config")(job)()
+        _come_back()
     except HydraException as error:
         if asked:
             raise
@@ -165,27 +169,63 @@ def _launch(overrides: Sequence[str]) -> None:
 def job(config: DictConfig) -> float | None:
     """One job of a sweep, or the only one: a run whose failure is written down instead of raised.
 
+    A sweep that shares its runs leaves one that another process holds for later.
+
     Returns:
         AP of the scored images, for sweepers that optimise (on validation images); None on failure.
     """
+    register_resolvers()  # a worker of joblib has not
+    folder = _folder(config)
+    with _written_down(config):
+        lock, alone = sharing.run_lock(folder), _shared_since() is None
+        held = locks.take(lock, f"{folder}: another process is at it, waiting") if alone else locks.try_take(lock)
+        if held is not None:
+            with held:
+                return _train(config)
+        print(f"{folder}: another process is at it, passed by for now", file=sys.stderr, flush=True)
+        journal.append({"run": config.run_name, "status": "held", "config": to_plain(config)})
+    return None
+
+
+def _folder(config: DictConfig) -> Path:
+    return Path(config.output_dir) / config.run_name
+
+
+@contextmanager
+def _written_down(config: DictConfig) -> Iterator[None]:
+    """What goes wrong in the block is written down, not raised; then memory is cleaned, and the live line printed."""
+    folder = _folder(config)
+    trains = config.overwrite or not finished(folder)
+    try:
+        yield
+    except Exception as error:
+        _fail(config.run_name, folder, error)
+    finally:
+        if trains:  # to clean takes longer than to find a run finished
+            _clean()
+        _live_line()
+
+
+def _train(config: DictConfig) -> float | None:
+    """Train the run whose lock is held, or find it finished; returns as `job`."""
     from anomaly_seg.results.run_files import read_result
     from anomaly_seg.training.run import run
 
-    register_resolvers()  # a worker of joblib has not
-    name, folder = config.run_name, Path(config.output_dir) / config.run_name
-    try:
-        with _only_one(folder):
-            if not (folder / CONFIG).exists():  # nobody's yet, so an earlier failure was this run's; else `run` decides
-                (folder / FAILURE).unlink(missing_ok=True)
-            run(Settings.of(to_plain(config)))
-        journal.append({"run": name, "status": "done", "folder": str(folder)})
-        return read_result(folder).image.ap
-    except Exception as error:
-        _fail(name, folder, error)
-        return None
-    finally:
-        _clean()
-        _live_line()
+    folder, since = _folder(config), _shared_since()
+    elsewhere = since is not None and sharing.finished_since(folder, since)
+    if not (folder / CONFIG).exists():  # nobody's yet, so an earlier failure was this run's; else `run` decides
+        (folder / FAILURE).unlink(missing_ok=True)
+    run(Settings.of(to_plain(config)))
+    journal.append({"run": config.run_name, "status": "done", "folder": str(folder), "elsewhere": elsewhere})
+    return read_result(folder).image.ap
+
+
+def _come_back() -> None:
+    """Settle the runs that were passed by."""
+    passed = [OmegaConf.create(line["config"]) for line in journal.read() if line["status"] == "held"]
+    for index, held in sharing.as_they_come_free([_folder(config) for config in passed]):
+        with _written_down(passed[index]), held:
+            _train(passed[index])
 
 
 class Announce(Callback):
@@ -194,7 +234,8 @@ class Announce(Callback):
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         Path(config.output_dir).mkdir(parents=True, exist_ok=True)  # where the storage of a search goes
         journal.open_below(Path(config.output_dir))
-        journal.append({"status": "start", "total": count_jobs(config), "time": time.time()})
+        since = sharing.disk_time(Path(config.output_dir)) if sharing.is_shared(config) else None
+        journal.append({"status": "start", "total": count_jobs(config), "time": time.time(), "shared_since": since})
 
 
 def count_jobs(config: DictConfig) -> int | None:
@@ -209,22 +250,6 @@ def count_jobs(config: DictConfig) -> int | None:
     # In this order: of two values for one key Hydra takes the later.
     sizes = {o.get_key_element(): len(list(o.sweep_string_iterator())) if o.is_sweep_override() else 1 for o in parsed}
     return math.prod(sizes.values())
-
-
-@contextmanager
-def _only_one(folder: Path) -> Iterator[None]:
-    """Wait while another sweep works in this folder; then the run is found finished, or taken over if it died."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder.parent / f".{folder.name}.lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        print(f"{folder}: another process is at it, waiting", file=sys.stderr, flush=True)
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _fail(name: str, folder: Path, error: Exception) -> None:
@@ -260,12 +285,12 @@ def _clean() -> None:
 def _live_line() -> None:
     """Jobs done, left and failed, and the time left at the pace so far."""
     start = journal.start_line()
-    if start is None:
-        return
-    lines = journal.read()
-    done, failed = (sum(line["status"] == s for line in lines) for s in ("done", "failed"))
-    total = start["total"] or done + failed
-    left = total - done - failed
-    seconds = (time.time() - start["time"]) / max(1, done + failed) * left
-    pace = f", about {seconds / 60:.0f} min left" if left else ""
-    print(f"sweep: {done} done, {failed} failed, {left} left of {total}{pace}", file=sys.stderr, flush=True)
+    if start is not None:
+        seconds = time.time() - start["time"]
+        print(sharing.progress(journal.read(), start["total"], seconds), file=sys.stderr, flush=True)
+
+
+def _shared_since() -> float | None:
+    """When this sweep began, by `sharing.disk_time`, if other commands may share its runs; else None."""
+    start = journal.start_line()
+    return start["shared_since"] if start else None

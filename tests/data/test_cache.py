@@ -7,14 +7,18 @@ import os
 import pwd
 import resource
 import shutil
+import signal
 import tempfile
+import time
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from support.cache_hands import prepare_with_others
 from support.helpers import BOX, ArraySource, box_mask, in_memory, picture, write_image, write_kolektor, zip_of
+from support.tiny_runs import PROCESSES
 
 from anomaly_seg.data import cache
 from anomaly_seg.data.cache import Arrays, Preparation, default_cache, prepare
@@ -509,6 +513,45 @@ def test_a_killed_writer_is_not_taken_for_a_finished_one(tmp_path: Path) -> None
         else:
             path.write_bytes(b"half")
     np.testing.assert_array_equal(prepare(dataset, HOW, tmp_path).images, fresh(dataset, tmp_path).images)
+
+
+@pytest.mark.parametrize("killed", [0, 1])
+def test_four_processes_make_each_array_once(tmp_path: Path, killed: int) -> None:
+    """From cold, all at once; the process that is at the first array may be killed in its middle."""
+    folder, log, barrier = write_kolektor(tmp_path / "data"), tmp_path / "log", PROCESSES.Barrier(4)
+    arguments = (folder, tmp_path / "cache", log, barrier, tmp_path / "killed" if killed else None)
+    hands = [PROCESSES.Process(target=prepare_with_others, args=arguments) for _ in range(4)]
+    for hand in hands:
+        hand.start()
+    for hand in hands:
+        hand.join(100)
+    assert sorted(hand.exitcode or 0 for hand in hands) == [-signal.SIGKILL] * killed + [0] * (4 - killed)
+    words = [line.split() for line in log.read_text().splitlines()]
+    assert [name for word, name in words if word == "begins"] == ["images"] * killed + [
+        "images",
+        "masks-D0",
+        "masks-D5",
+    ]
+    assert [name for word, name in words if word == "ends"] == ["images", "masks-D0", "masks-D5"]
+    kept = sorted((tmp_path / "cache" / "kolektor").glob("*.npy"))
+    mapped = [str(path.stat().st_ino) for path in kept]
+    assert sorted(inode for word, inode in words if word == "maps") == sorted(mapped * (4 - killed))  # never replaced
+    assert len(kept) == 3 and len(list(kept[0].parent.iterdir())) == 6  # and no lock, no half of an array
+
+
+def test_what_killed_processes_left_is_swept_when_nobody_can_be_at_it(tmp_path: Path) -> None:
+    prepare(in_memory(), HOW, tmp_path)
+    (made,) = (path.stem for path in (tmp_path / "memory").glob("images-*.npz"))
+    ages = {f".writing-{made}-x": 0, ".writing-masks-D9-x": 0, ".making-new": 0, ".making-old": 90_000}
+    for name, age in ages.items():
+        (tmp_path / "memory" / name).mkdir()
+        (tmp_path / "memory" / name / "half.npy").write_bytes(b"half")
+        for path in (tmp_path / "memory" / name / "half.npy", tmp_path / "memory" / name):
+            os.utime(path, (time.time() - age,) * 2)
+    (tmp_path / "memory" / f"{made}.npz").unlink()
+    prepare(in_memory(), HOW, tmp_path)
+    hidden = sorted(path.name for path in (tmp_path / "memory").glob(".*"))
+    assert hidden == [".making-new", ".writing-masks-D9-x"]  # of which others may be the writers
 
 
 @pytest.mark.parametrize("what", ["images", "masks-D0"])

@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,15 @@ from anomaly_seg.training.compose import compose_settings
 
 # One process imports everything, and each training is forked from it: a child to kill, without the start-up time.
 PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(["support.tiny_runs", "anomaly_seg.training.run"])
+LATE = [
+    "anomaly_seg.training.sweep",
+    "anomaly_seg.models.one_stage",
+    "albumentations",
+    "scipy.stats",
+    "sklearn.metrics",
+]
+"""What the package imports when it is first needed."""
+PROCESSES.set_forkserver_preload(["support.tiny_runs", "anomaly_seg.training.run", *LATE])
 
 TINY = [
     "scale=demo", "scale.height=128", "scale.width=64", "scale.width_multiplier=0.0625", "data.reader.groups=6",
@@ -47,10 +56,34 @@ def train(output: Path, overrides: list[str], kill_at: int | None = None) -> Non
     run(tiny_settings(output, *overrides))
 
 
-def train_command(words: list[str], screen: Path) -> None:
-    """`anomaly-seg train` in a child process and a process group of its own, its screen in a file."""
+def train_command(words: list[str], screen: Path, pad: float = 0.0, fits: Path | None = None) -> None:
+    """`anomaly-seg train` in a child process and a process group of its own, its screen in a file.
+
+    Args:
+        words: of the command line.
+        screen: file for what it prints.
+        pad: seconds that each training step sleeps, in place of a busy GPU.
+        fits: file that gets a line for each training: when it began (`time.time`), and the run's folder.
+    """
+    from anomaly_seg.quick_lightning import pl
+    from anomaly_seg.training.module import SegmentationModule
+
     os.setsid()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests run in the background
     with screen.open("ab") as file:
         os.dup2(file.fileno(), sys.stdout.fileno())
         os.dup2(file.fileno(), sys.stderr.fileno())
+    step, fit = SegmentationModule.training_step, pl.Trainer.fit
+
+    def padded(self: SegmentationModule, *args: Any) -> Any:
+        time.sleep(pad)
+        return step(self, *args)
+
+    def noted(self: pl.Trainer, *args: Any, **keywords: Any) -> None:
+        if fits:
+            with fits.open("a") as file:
+                file.write(f"{time.time()} {self.default_root_dir}\n")
+        fit(self, *args, **keywords)
+
+    SegmentationModule.training_step, pl.Trainer.fit = padded, noted  # type: ignore[method-assign]
     sys.exit(main(["train", *words]))

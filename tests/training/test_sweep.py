@@ -1,6 +1,5 @@
-"""Sweeps: resume after kills, failing jobs, two at once, side by side, clean memory."""
+"""Sweeps: resume after kills, failing jobs, side by side, clean memory."""
 
-import csv
 import os
 import random
 import signal
@@ -8,7 +7,6 @@ import subprocess
 import sys
 import threading
 import time
-from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import optuna
@@ -16,41 +14,12 @@ import psutil
 import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import open_dict
-from support.tiny_runs import PROCESSES, train_command
+from support.sweeps import end, small, start, tables
 
 from anomaly_seg.cli import main
 from anomaly_seg.results.run_files import read_result
 from anomaly_seg.training.compose import config_folder, register_resolvers
 from anomaly_seg.training.sweep import count_jobs, job
-
-SMALL = [
-    "scale=demo", "scale.height=64", "scale.width=64", "scale.width_multiplier=0.0625", "data.reader.groups=6",
-    "data.reader.views=2", "data.reader.defective_fraction=0.5", "dilation=5", "epochs=2", "threads=1",
-    "pictures=false", "trainer.enable_progress_bar=false",
-]  # fmt: skip
-
-
-def small(tmp_path: Path, name: str = "runs") -> list[str]:
-    return [*SMALL, f"output_dir={tmp_path / name}", f"data.cache_dir={tmp_path / 'cache'}"]
-
-
-def start(words: list[str], tmp_path: Path) -> BaseProcess:
-    """The command in a process group of its own, its screen in a file."""
-    process = PROCESSES.Process(target=train_command, args=(words, tmp_path / "screen.txt"))
-    process.start()
-    return process
-
-
-def end(process: BaseProcess, seconds: float = 200) -> int | None:
-    """The exit status; None where it has not ended by then."""
-    process.join(seconds)
-    return process.exitcode
-
-
-def tables(folder: Path) -> dict[str, list[list[str]]]:
-    """scores.csv and pixels.csv of every run, by place."""
-    found = sorted([*folder.rglob("scores.csv"), *folder.rglob("pixels.csv")])
-    return {str(p.relative_to(folder)): list(csv.reader(p.open())) for p in found}
 
 
 def test_killed_at_random_moments_ends_like_an_undisturbed_sweep(tmp_path: Path):
@@ -130,15 +99,6 @@ def test_rerun_trains_only_what_is_missing(tmp_path: Path, capsys: pytest.Captur
     capsys.readouterr()
     assert main(["train", *words, "optimizer.lr=0.01"]) == 2  # other settings, same place
     assert capsys.readouterr().err.count("optimizer.lr: 0.001 -> 0.01") >= 2
-
-
-def test_two_sweeps_in_one_folder_do_no_harm(tmp_path: Path):
-    words = [*small(tmp_path), "fold=0,1", "-m"]
-    pair = [start(words, tmp_path) for _ in range(2)]
-    assert [end(p) for p in pair] == [0, 0]
-    alone = [*small(tmp_path, "alone"), "fold=0,1", "-m"]
-    assert main(["train", *alone]) == 0
-    assert tables(tmp_path / "runs") == tables(tmp_path / "alone")
 
 
 def test_side_by_side_equals_one_after_another(tmp_path: Path):
