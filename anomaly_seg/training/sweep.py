@@ -13,7 +13,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -110,6 +110,7 @@ def train(overrides: Sequence[str]) -> Training:
         compose_first(overrides)
     with _journal():
         _launch(overrides)
+        _come_back()
         lines = journal.read()
     folders = tuple(Path(line["folder"]) for line in lines if line["status"] == "done")
     elsewhere = tuple(Path(line["folder"]) for line in lines if line.get("elsewhere"))
@@ -151,7 +152,6 @@ def _launch(overrides: Sequence[str]) -> None:
     os.environ[FULL_ERROR] = "1"  # else Hydra prints its errors itself, and exits
     try:
         hydra.main(version_base="1.3", config_path=str(config_folder().resolve()), config_name="config")(job)()
-        _come_back()
     except HydraException as error:
         if asked:
             raise
@@ -194,8 +194,9 @@ def _folder(config: DictConfig) -> Path:
 @contextmanager
 def _written_down(config: DictConfig) -> Iterator[None]:
     """What goes wrong in the block is written down, not raised; then memory is cleaned, and the live line printed."""
-    folder = _folder(config)
-    trains = config.overwrite or not finished(folder)
+    folder, trains = _folder(config), True
+    with suppress(OSError):  # of which the run has a sentence
+        trains = config.overwrite or not finished(folder)
     try:
         yield
     except Exception as error:
