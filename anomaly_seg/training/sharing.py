@@ -18,6 +18,7 @@ from omegaconf import DictConfig
 from anomaly_seg import locks
 from anomaly_seg.errors import InputError
 from anomaly_seg.results.run_files import RESULT
+from anomaly_seg.training import journal
 
 POLL_SECONDS = 1.0
 """How often a command that has nothing else to do looks at the runs that others hold."""
@@ -43,10 +44,18 @@ def disk_time(folder: Path) -> float:
         return os.fstat(file.fileno()).st_mtime
 
 
-def finished_since(folder: Path, moment: float) -> bool:
-    """Whether a run has finished since that `disk_time`."""
-    result = folder / RESULT
-    return result.is_file() and result.stat().st_mtime >= moment
+def shared_since() -> float | None:
+    """When this command's sweep began, by `disk_time`, if other commands may share its runs; else None."""
+    start = journal.start_line()
+    return start["shared_since"] if start else None
+
+
+def finished_elsewhere(run: str, folder: Path) -> bool:
+    """Whether another command has finished a run of this sweep since the sweep began."""
+    since, result = shared_since(), folder / RESULT
+    if since is None or not result.is_file() or result.stat().st_mtime < since:
+        return False
+    return not any(line["status"] == "done" and line["run"] == run for line in journal.read())  # by this command
 
 
 def as_they_come_free(folders: Sequence[Path]) -> Iterator[tuple[int, locks.Held]]:
@@ -79,18 +88,18 @@ def as_they_come_free(folders: Sequence[Path]) -> Iterator[tuple[int, locks.Held
         time.sleep(POLL_SECONDS)
 
 
-def progress(journal: Sequence[Mapping[str, Any]], total: int | None, seconds: float) -> str:
+def progress(lines: Sequence[Mapping[str, Any]], total: int | None, seconds: float) -> str:
     """The live line of a sweep.
 
     Args:
-        journal: a mapping a line, see `sweep`; `status` is "done", "failed", or "held" for a run that was passed by.
+        lines: of the journal; `status` is "done", "failed", or "held" for a run that was passed by.
         total: runs of the sweep; None: unknown.
         seconds: since its start.
     """
-    done, failed = (sum(line["status"] == status for line in journal) for status in ("done", "failed"))
-    settled = {line["run"] for line in journal if line["status"] in ("done", "failed")}
-    held = sum(line["status"] == "held" and line["run"] not in settled for line in journal)
-    elsewhere = sum(line.get("elsewhere", False) for line in journal)
+    done, failed = (sum(line["status"] == status for line in lines) for status in ("done", "failed"))
+    settled = {line["run"] for line in lines if line["status"] in ("done", "failed")}
+    held = sum(line["status"] == "held" and line["run"] not in settled for line in lines)
+    elsewhere = sum(line.get("elsewhere", False) for line in lines)
     left = (total or done + failed + held) - done - failed
     minutes = seconds / 60 / max(1, done + failed) * (left - held)
     parts = [

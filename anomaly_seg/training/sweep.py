@@ -177,7 +177,7 @@ def job(config: DictConfig) -> float | None:
     register_resolvers()  # a worker of joblib has not
     folder = _folder(config)
     with _written_down(config):
-        lock, alone = sharing.run_lock(folder), _shared_since() is None
+        lock, alone = sharing.run_lock(folder), sharing.shared_since() is None
         held = locks.take(lock, f"{folder}: another process is at it, waiting") if alone else locks.try_take(lock)
         if held is not None:
             with held:
@@ -212,8 +212,8 @@ def _train(config: DictConfig) -> float | None:
     from anomaly_seg.results.run_files import read_result
     from anomaly_seg.training.run import run
 
-    folder, since = _folder(config), _shared_since()
-    elsewhere = since is not None and sharing.finished_since(folder, since)
+    folder = _folder(config)
+    elsewhere = sharing.finished_elsewhere(config.run_name, folder)
     if not (folder / CONFIG).exists():  # nobody's yet, so an earlier failure was this run's; else `run` decides
         (folder / FAILURE).unlink(missing_ok=True)
     run(Settings.of(to_plain(config)))
@@ -289,9 +289,3 @@ def _live_line() -> None:
     if start is not None:
         seconds = time.time() - start["time"]
         print(sharing.progress(journal.read(), start["total"], seconds), file=sys.stderr, flush=True)
-
-
-def _shared_since() -> float | None:
-    """When this sweep began, by `sharing.disk_time`, if other commands may share its runs; else None."""
-    start = journal.start_line()
-    return start["shared_since"] if start else None
