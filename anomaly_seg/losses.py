@@ -79,6 +79,24 @@ def binary_cross_entropy(logit: Tensor, target: Tensor, positive_weight: float =
     return nnf.binary_cross_entropy_with_logits(logit.float(), target, pos_weight=weight)
 
 
+def lowest_cross_entropy(target: Tensor, positive_weight: float = 1.0) -> Tensor:
+    """Lowest `binary_cross_entropy` that one probability can have against each value, of the target's shape.
+
+    It is reached at p = w t / (w t + 1 - t), and for w = 1 it is the entropy of t. Of a mean target it is the loss of
+    the best constant guess, for the cross-entropy is linear in the target.
+
+    Args:
+        target: in [0, 1].
+        positive_weight: w, see `binary_cross_entropy`.
+
+    >>> [round(value, 4) for value in lowest_cross_entropy(torch.tensor([0.0, 0.1, 0.5])).tolist()]
+    [0.0, 0.3251, 0.6931]
+    """
+    both = positive_weight * target + 1 - target
+    best = positive_weight * target / both
+    return -positive_weight * torch.xlogy(target, best) - torch.xlogy(1 - target, (1 - target) / both)
+
+
 def deep_supervision(
     logits: Mapping[str, Tensor],
     targets: Mapping[str, Tensor],

@@ -7,8 +7,16 @@ import torch
 import torch.nn.functional as nnf
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.optimize import minimize_scalar
 
-from anomaly_seg.losses import Phase, binary_cross_entropy, check_phases, deep_supervision, phase_at
+from anomaly_seg.losses import (
+    Phase,
+    binary_cross_entropy,
+    check_phases,
+    deep_supervision,
+    lowest_cross_entropy,
+    phase_at,
+)
 
 
 def softplus(x: float) -> float:
@@ -22,6 +30,28 @@ def test_cross_entropy_by_hand(positive_weight: float) -> None:
     w = positive_weight
     terms = [w * softplus(-2.0), softplus(-1.0), 0.25 * w * softplus(-0.5) + 0.75 * softplus(0.5)]
     assert binary_cross_entropy(logit, target, w).item() == pytest.approx(sum(terms) / 3)
+
+
+@pytest.mark.parametrize("positive_weight", [1.0, 3.0])
+@pytest.mark.parametrize("target", [[0.0, 0.0, 0.0, 1.0], [0.1, 0.4, 0.0, 0.9]])
+def test_the_lowest_cross_entropy_is_that_of_the_best_constant_logit(
+    target: list[float], positive_weight: float
+) -> None:
+    values = torch.tensor(target)
+
+    def loss(logit: float) -> float:
+        return binary_cross_entropy(torch.full_like(values, logit), values, positive_weight).item()
+
+    best = minimize_scalar(loss, bounds=(-5, 5), method="bounded").fun
+    assert lowest_cross_entropy(values.mean(), positive_weight).item() == pytest.approx(best, rel=1e-5)
+    # Each target alone: of 0 and 1 nothing is left, of the others what a logit of their own leaves.
+    for value, lowest in zip(target, lowest_cross_entropy(values, positive_weight).tolist(), strict=True):
+        if value in (0, 1):
+            assert lowest == 0
+        else:
+            p = positive_weight * value / (positive_weight * value + 1 - value)
+            own = -positive_weight * value * math.log(p) - (1 - value) * math.log(1 - p)
+            assert lowest == pytest.approx(own)
 
 
 def test_cross_entropy_is_the_one_on_probabilities() -> None:

@@ -85,7 +85,9 @@ def runs(methods: Sequence[MethodRuns]) -> pd.DataFrame:
                 row |= {f"{name.upper()} at {label}": getattr(at, name, None) for name in ("fp", "fn")}
             row |= {"AP": r.image.ap, "AUROC": r.image.auroc, "FP at FN = 0": r.image.fp_at_fn0}
             row |= {"pixel AP": r.pixel.ap, "pixel IoU (oracle)": r.pixel.iou, "pixel Dice (oracle)": r.pixel.dice}
-            row |= {name.replace("_", " "): value for name, value in r.training.model_dump().items()}
+            row |= {name.replace("_", " "): value for name, value in r.training.model_dump(exclude={"phases"}).items()}
+            if r.training.phases:  # older results have none
+                row["learned"] = "no" if any(not phase.learned for phase in r.training.phases) else "yes"
             rows.append(row)
     return _frame(rows)
 

@@ -113,7 +113,24 @@ def facts(methods: Sequence[MethodRuns]) -> list[str]:
         )
     else:
         sentences.append(f"No {scored} image has an identical or near-identical image in its training part.")
-    return sentences
+    return sentences + _not_learned(methods)
+
+
+def _not_learned(methods: Sequence[MethodRuns]) -> list[str]:
+    """Runs whose loss stayed near that of a constant guess."""
+    found, runs = [], 0
+    for method in methods:
+        for fold, run in sorted(method.runs.items()):
+            runs += 1
+            found += [
+                f"{method.key.name}, D = {method.key.dilation}, seed {method.key.seed}, fold {fold} "
+                f"(phase '{phase.phase}': loss {phase.loss:.3g}, a constant guess has {phase.constant_guess:.3g})"
+                for phase in run.result.training.phases
+                if not phase.learned
+            ]
+    if not found:
+        return []
+    return [f"**Caution:** of {runs} runs these hardly learned, so their figures say little: {'; '.join(found)}."]
 
 
 def meanings(methods: Sequence[MethodRuns]) -> list[tuple[str, str]]:

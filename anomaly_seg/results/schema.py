@@ -130,7 +130,21 @@ class PixelLevel(_StrictModel):
     threshold_dice: float | None
 
 
+class PhaseLoss(_StrictModel):
+    """Loss of a phase's last epoch, beside that of the best constant guess over the same samples and the lowest that
+    their targets allow (0 for masks of 0 and 1). ``learned``: whether it is clearly better than the guess, see
+    `training.learning`."""
+
+    phase: str
+    loss: float
+    constant_guess: float
+    lowest_possible: float
+    learned: bool
+
+
 class Training(_StrictModel):
+    """``phases`` without those in which there was nothing to learn; absent in results of older versions."""
+
     steps: Count
     epochs: Count
     parameters: Count
@@ -138,6 +152,7 @@ class Training(_StrictModel):
     test_seconds: Annotated[float, Field(ge=0)]
     final_loss: float
     peak_memory_mib: Annotated[float, Field(ge=0)] | None = None
+    phases: list[PhaseLoss] = []
 
 
 class StartWeights(_StrictModel):

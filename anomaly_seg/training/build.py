@@ -1,6 +1,7 @@
 """From settings to the objects of a run: data, network, LightningModule, Trainer."""
 
 import sys
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -175,12 +176,14 @@ def _module(settings: Settings, network: Network, image_names: list[str]) -> Seg
     )
 
 
-def make_trainer(settings: Settings, folder: Path, logger: RunLogger, timer: pl.callbacks.Timer) -> pl.Trainer:
-    """Lightning's Trainer; one checkpoint, after every epoch."""
+def make_trainer(
+    settings: Settings, folder: Path, logger: RunLogger, watching: Sequence[pl.Callback] = ()
+) -> pl.Trainer:
+    """Lightning's Trainer with callbacks that watch it; one checkpoint, after every epoch."""
     checkpoint = pl.callbacks.ModelCheckpoint(
         folder, CHECKPOINT.removesuffix(".ckpt"), enable_version_counter=False, save_on_train_epoch_end=True
     )
-    callbacks: list[pl.Callback] = [timer, checkpoint]
+    callbacks: list[pl.Callback] = [*watching, checkpoint]
     if settings.profile:
         callbacks.append(ProfileSteps(folder))
     if settings.trainer.enable_progress_bar:

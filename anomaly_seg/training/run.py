@@ -16,11 +16,12 @@ from anomaly_seg.models.base import parameter_count
 from anomaly_seg.models.encoders.base import Source
 from anomaly_seg.quick_lightning import SIGTERMException, pl
 from anomaly_seg.results import run_files
-from anomaly_seg.results.schema import Result, Training
+from anomaly_seg.results.schema import PhaseLoss, Result, Training
 from anomaly_seg.settings import Settings
 from anomaly_seg.training import memory
 from anomaly_seg.training.build import make_data, make_module, make_trainer, read_dataset, start_encoder
 from anomaly_seg.training.checkpoint import CHECKPOINT
+from anomaly_seg.training.learning import WatchLearning
 from anomaly_seg.training.loggers import make_logger
 from anomaly_seg.training.module import SegmentationModule
 from anomaly_seg.training.outputs import write_outputs, write_pictures
@@ -60,10 +61,12 @@ def run(settings: Settings) -> Path:
     resume = checkpoint if checkpoint.exists() else None
     logger = make_logger(settings, folder, resumed=resume is not None)
     timer = pl.callbacks.Timer()  # its seconds are in the checkpoint: a resumed run counts all of its own
-    trainer = make_trainer(settings, folder, logger, timer)
+    learning = WatchLearning(data)
+    trainer = make_trainer(settings, folder, logger, [timer, learning])
     try:
         _fit(trainer, module, data, resume)
-        result = _score(settings, folder, data, module, trainer, timer.time_elapsed("train"), source)
+        seconds = timer.time_elapsed("train")
+        result = _score(settings, folder, data, module, trainer, seconds, source, learning.phases)
         logger.finish(result, folder)
         run_files.write_result(folder, result)
     finally:
@@ -85,6 +88,7 @@ def _score(
     trainer: pl.Trainer,
     seconds: float,
     source: Source | None,
+    phases: list[PhaseLoss],
 ) -> Result:
     """Scores, pixel counts and pictures into the folder, and what result.json will say."""
     network, device, started = module.evaluated, trainer.strategy.root_device, time.perf_counter()
@@ -98,6 +102,7 @@ def _score(
         test_seconds=time.perf_counter() - started,
         final_loss=module.last_loss,
         peak_memory_mib=memory.peak(),
+        phases=phases,
     )
     result = write_outputs(settings, folder, data, network, evaluation, training, source)
     if settings.pictures:

@@ -70,7 +70,7 @@ def step_times(times: list[float | None]) -> list[float]:
 
 def by_lightning(settings: Settings, data: FoldDataModule, folder: Path) -> list[float]:
     module, clock = SegmentationModule(AlmostNothing(), PHASES, ADAM, channels_last=True), Clock()
-    trainer = make_trainer(settings, folder, make_logger(settings, folder), pl.callbacks.Timer())
+    trainer = make_trainer(settings, folder, make_logger(settings, folder), [pl.callbacks.Timer()])
     trainer.callbacks.append(clock)
     trainer.fit(module, data)
     return step_times(clock.times)

@@ -20,6 +20,8 @@ from anomaly_seg.reporting import figures, tables, text
 from anomaly_seg.reporting.collect import collect_runs
 from anomaly_seg.reporting.report import build
 from anomaly_seg.reporting.thresholding import all_verdicts, mean_and_spread
+from anomaly_seg.results import run_files
+from anomaly_seg.results.schema import PhaseLoss
 
 LABELS = [0, 0, 1, 1]
 
@@ -41,6 +43,33 @@ def test_more_methods_than_colours_can_be_told_apart() -> None:
     lines = figures.dilation_figure(frame, "F1", palette).data
     assert len({(line.line.color, line.line.dash) for line in lines}) == 10
     assert [line.line.dash for line in lines] == ["solid"] * 7 + ["dash"] * 3
+
+
+def test_runs_that_did_not_learn_are_marked(two_methods: Path, tmp_path: Path) -> None:
+    """Old results say nothing of it, and nothing is said of them."""
+    assert "hardly learned" not in "".join(text.facts(collect_runs(two_methods).methods))
+    assert "learned" not in tables.runs(collect_runs(two_methods).methods)
+    for folder in sorted({path.parent for path in two_methods.rglob("result.json")}):
+        result = run_files.read_result(folder)
+        losses = [
+            ("segmentation", 0.53, result.run.model == "unet" or result.run.fold == 1),
+            ("decision", 0.6931, True),
+        ]
+        phases = [
+            PhaseLoss(phase=name, loss=0.47, constant_guess=guess, lowest_possible=0, learned=learned)
+            for name, guess, learned in losses
+        ]
+        training = result.training.model_copy(update={"phases": phases})
+        run_files.write_result(folder, result.model_copy(update={"training": training}))
+    says = (
+        "of 4 runs these hardly learned, so their figures say little: One-Stage, D = 9, seed 0, fold 0 (phase "
+        "'segmentation': loss 0.47, a constant guess has 0.53)."
+    )
+    built = build(two_methods, tmp_path / "out", picture_bytes=0)
+    assert f"**Caution:** {says}" in built.markdown.read_text()
+    assert f"Caution: {says.replace(chr(39), '&#39;')}" in built.html.read_text()
+    learned = [row["learned"] for row in csv.DictReader((tmp_path / "out/tables/runs.csv").open())]
+    assert learned == ["no", "yes", "yes", "yes"]
 
 
 def test_verdicts_by_hand(two_methods: Path) -> None:
