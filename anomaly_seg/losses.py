@@ -92,9 +92,8 @@ def lowest_cross_entropy(target: Tensor, positive_weight: float = 1.0) -> Tensor
     >>> [round(value, 4) for value in lowest_cross_entropy(torch.tensor([0.0, 0.1, 0.5])).tolist()]
     [0.0, 0.3251, 0.6931]
     """
-    both = positive_weight * target + 1 - target
-    best = positive_weight * target / both
-    return -positive_weight * torch.xlogy(target, best) - torch.xlogy(1 - target, (1 - target) / both)
+    defect, good = positive_weight * target, 1 - target
+    return torch.xlogy(defect, (defect + good) / defect) + torch.xlogy(good, (defect + good) / good)
 
 
 def deep_supervision(
