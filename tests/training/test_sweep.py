@@ -65,7 +65,7 @@ def failed_before(folder: Path) -> Path:
 @pytest.mark.parametrize("sweep", [False, True])
 def test_a_refused_run_leaves_nothing_for_the_report(tmp_path: Path, sweep: bool, capsys: pytest.CaptureFixture):
     common = [word for word in small(tmp_path) if not word.startswith("data.reader")]
-    words = [*common, "data=folder", f"data.root={tmp_path / 'nowhere'}", "data.name=mine", "fold=0"]
+    words = [*common, "encoder=paper", "data=folder", f"data.root={tmp_path / 'nowhere'}", "data.name=mine", "fold=0"]
     run = tmp_path / "runs/train/mine/one_stage/D5/fold0/seed0"
     assert main(["train", *words, *["-m"] * sweep]) == 2
     assert "nowhere" in capsys.readouterr().err and not (run / "failure.txt").exists()
