@@ -22,6 +22,7 @@ from support.tiny_runs import PROCESSES
 
 from anomaly_seg.data import cache
 from anomaly_seg.data.cache import Arrays, Preparation, default_cache, prepare
+from anomaly_seg.data.check import check
 from anomaly_seg.data.readers import kolektor
 from anomaly_seg.data.records import Dataset, Record
 from anomaly_seg.errors import InputError
@@ -97,6 +98,13 @@ def test_a_second_time_nothing_is_decoded(tmp_path: Path, decoded: dict[str, int
     assert decoded == {"images": 12, "masks": 24}
     for field in vars(first):
         np.testing.assert_array_equal(getattr(first, field), getattr(second, field))
+
+
+def test_check_makes_what_training_needs(tmp_path: Path, decoded: dict[str, int]) -> None:
+    check(in_memory(), Preparation(13, 5, 9), tmp_path)
+    assert decoded == {"images": 12, "masks": 24}
+    prepare(in_memory(), Preparation(13, 5, 9), tmp_path)
+    assert decoded == {"images": 12, "masks": 24}
 
 
 def test_another_dilation_decodes_masks_only(tmp_path: Path, decoded: dict[str, int]) -> None:
