@@ -4,10 +4,10 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help install dev demo test docs lint format clean
+.PHONY: help install dev demo test test-slurm docs lint format clean
 
 help: ## list the targets
-	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -33,6 +33,9 @@ OPENVINO := tests/exporting tests/inference/test_load.py
 test: dev ## run the tests
 	$(BIN)/python -m pytest --numprocesses 2 --dist load $(addprefix --ignore ,$(OPENVINO))
 	$(BIN)/python -m pytest --numprocesses 2 --dist load $(OPENVINO)
+
+test-slurm: dev ## run the tests on a SLURM of their own, as root; needs slurm-wlm and munge
+	$(BIN)/python -m pytest tests/slurm
 
 docs: dev ## build the documentation (docs/_build/html); warnings are errors
 	rm -rf docs/_build docs/reference

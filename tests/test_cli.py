@@ -176,6 +176,7 @@ def test_wheel_works_from_an_empty_folder(tmp_path: Path):
         str(wheel),
     ]
     subprocess.run(pip, check=True, capture_output=True)
+    assert (site / "hydra_plugins/anomaly_seg_slurm.py").exists()
     words = [
         "train",
         "scale=demo",

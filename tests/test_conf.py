@@ -22,6 +22,7 @@ from anomaly_seg.training.run import run
 CONF = config_folder()
 FILES = sorted(path for path in CONF.glob("*/*.yaml"))
 OPTIONS = [f"{path.parent.name}={path.stem}" for path in FILES if path.parent.name != "common"]
+LAUNCHERS = sorted((CONF / "hydra" / "launcher").glob("*.yaml"))
 CHANGES = [option for option in OPTIONS if option.startswith("change=")]
 NEEDS = {"experiment=search": "optuna", "logger=wandb": "wandb", "logger=tensorboard": "tensorboard"}
 ONE_STEP = ["++trainer.max_steps=1", "++trainer.limit_train_batches=1", "pictures=false"]
@@ -72,7 +73,7 @@ def test_all_groups_are_seen() -> None:
     assert {option.split("=")[0] for option in OPTIONS} == groups | {"trainer"}
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda p: f"{p.parent.name}={p.stem}")
+@pytest.mark.parametrize("path", [*FILES, *LAUNCHERS], ids=lambda p: f"{p.parent.name}={p.stem}")
 def test_an_option_says_what_it_is_for(path: Path) -> None:
     first = next(line for line in path.read_text().splitlines() if not line.startswith("# @package"))
     assert first.startswith("# ") and len(first) > 10
@@ -100,7 +101,7 @@ def keys(path: Path) -> Iterator[tuple[str, Any, bool]]:
 
 
 def test_every_key_says_what_it_is_for() -> None:
-    seen = [(key, said) for path in (CONF / "config.yaml", *FILES) for key, _, said in keys(path)]
+    seen = [(key, said) for path in (CONF / "config.yaml", *FILES, *LAUNCHERS) for key, _, said in keys(path)]
     explained = {key for key, said in seen if said}
     assert len(explained) > 80
     assert {key for key, _ in seen} - explained == set()

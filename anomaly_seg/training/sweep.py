@@ -29,10 +29,11 @@ from omegaconf.errors import OmegaConfBaseException
 from anomaly_seg import locks
 from anomaly_seg.errors import InputError
 from anomaly_seg.results.run_files import FAILURE, finished
-from anomaly_seg.settings import CONFIG, Settings
+from anomaly_seg.settings import CONFIG
 from anomaly_seg.training import journal, sharing
 from anomaly_seg.training.compose import compose_first, config_folder, register_resolvers, sentence, to_plain
 from anomaly_seg.training.journal import JOURNAL
+from anomaly_seg.training.slurm_job import job_settings
 
 FULL_ERROR = "HYDRA_FULL_ERROR"
 MULTIRUN = {"-m", "--multirun"}
@@ -204,7 +205,7 @@ def _written_down(config: DictConfig) -> Iterator[None]:
     finally:
         if trains:  # to clean takes longer than to find a run finished
             _clean()
-        _live_line()
+        live_line()
 
 
 def _train(config: DictConfig) -> float | None:
@@ -216,7 +217,7 @@ def _train(config: DictConfig) -> float | None:
     elsewhere = sharing.finished_elsewhere(config.run_name, folder)
     if not (folder / CONFIG).exists():  # nobody's yet, so an earlier failure was this run's; else `run` decides
         (folder / FAILURE).unlink(missing_ok=True)
-    run(Settings.of(to_plain(config)))
+    run(job_settings(config, folder))
     journal.append({"run": config.run_name, "status": "done", "folder": str(folder), "elsewhere": elsewhere})
     return read_result(folder).image.ap
 
@@ -283,7 +284,7 @@ def _clean() -> None:
         torch.cuda.empty_cache()
 
 
-def _live_line() -> None:
+def live_line() -> None:
     """Jobs done, left and failed, and the time left at the pace so far."""
     start = journal.start_line()
     if start is not None:
