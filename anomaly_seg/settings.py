@@ -23,6 +23,7 @@ from anomaly_seg.data.resize import Fit, Resize
 from anomaly_seg.data.splits import Policy
 from anomaly_seg.errors import InputError
 from anomaly_seg.settings_history import upgrade
+from anomaly_seg.settings_identity import NEW_KEYS, relevant
 
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 """The safe loader in C, ten times as fast, where PyYAML has it."""
@@ -30,19 +31,8 @@ LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 CONFIG = "config.yaml"
 """The file in a run's folder that says with which settings it was made."""
 
-PATHS = ("data.root", "data.annotations", "data.splits", "data.cache_dir", "output_dir")
+PATHS = ("data.root", "data.annotations", "data.splits", "data.cache_dir", "model.start", "output_dir")
 """Keys whose value is a path, or null."""
-
-IRRELEVANT = (
-    "output_dir", "run_name", "overwrite", "pictures", "profile", "logger", "threads", "data.workers", "data.cache_dir",
-    "data.root", "data.reader.root", "data.licence", "trainer.enable_progress_bar", "trainer.log_every_n_steps",
-    "trainer.devices",
-)  # fmt: skip
-"""Keys that change where, how fast or how loudly a run works, but not its result."""
-
-
-NEW_KEYS = {"data.mask_threshold": ANY_VALUE}
-"""Keys that digests of older versions lack, with what runs did then: at that value they are left out of a digest."""
 
 
 class _Section(BaseModel):
@@ -71,7 +61,8 @@ class PhaseSettings(_Section):
 
 
 class ModelSettings(_Section):
-    """A network and how it is trained. network: `_target_` and its arguments, open to any network."""
+    """A network and how it is trained. network: `_target_` and its arguments, open to any network. start_digest:
+    SHA-256 of the file that `start` names, once the run has begun."""
 
     name: types.Name
     encoder: types.OptionalName = ""
@@ -82,6 +73,8 @@ class ModelSettings(_Section):
     encoder_lr_factor: types.Rate = 1.0
     norm_momentum: types.Momentum = 0.1  # from here on, defaults are what runs did before there was a choice
     flip_average: types.Switch = False
+    start: types.FilePath = None
+    start_digest: str | None = None
     phases: list[PhaseSettings]
 
     @property
@@ -245,8 +238,8 @@ class Settings(_Section):
 
     def digest(self) -> str:
         """Hash of the relevant settings: 16 hexadecimal digits, the same for runs that give the same result."""
-        relevant = {k: v for k, v in self.relevant().items() if k not in NEW_KEYS or v != NEW_KEYS[k]}
-        return hashlib.sha256(json.dumps(relevant, sort_keys=True).encode()).hexdigest()[:16]
+        known = {k: v for k, v in self.relevant().items() if k not in NEW_KEYS or v != NEW_KEYS[k]}
+        return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:16]
 
     def differences(self, other: "Settings", ignored: tuple[str, ...] = ()) -> list[str]:
         """Relevant settings in which another run differs, as "key: own -> other's"; none of the keys in `ignored`."""
@@ -256,8 +249,7 @@ class Settings(_Section):
 
     def relevant(self) -> dict[str, Any]:
         """Settings that decide a run's result, by dotted key."""
-        flat = _flat(self.model_dump())
-        return {k: v for k, v in flat.items() if not any(k == i or k.startswith(f"{i}.") for i in IRRELEVANT)}
+        return relevant(self.model_dump())
 
 
 def read(record: Path) -> Settings:
@@ -293,14 +285,3 @@ def _sentence(error: ErrorDetails) -> str:
         return message  # of several keys together: the sentence names them
     value = "null" if error["input"] is None else error["input"]
     return f"{key}={value}: {message}"
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """The values of nested mappings by dotted key; lists stay whole."""
-    out: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            out |= _flat(value, f"{prefix}{key}.")
-        else:
-            out[prefix + str(key)] = value
-    return out

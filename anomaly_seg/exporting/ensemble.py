@@ -14,8 +14,9 @@ from anomaly_seg.models.flip_tta import FlipAverage
 from anomaly_seg.results import run_files
 from anomaly_seg.results.schema import Result
 from anomaly_seg.settings import CONFIG, Settings
+from anomaly_seg.settings_identity import START_DIGEST
 from anomaly_seg.training.build import make_network
-from anomaly_seg.training.checkpoint import CHECKPOINT, CheckpointFile, check_fits
+from anomaly_seg.training.checkpoint import CHECKPOINT, CheckpointFile, check_fits, evaluated_weights
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ def read_members(root: Path) -> list[Member]:
     members = sorted((_read(folder) for folder in folders), key=lambda m: (m.result.run.fold, m.result.run.seed))
     first = members[0]
     for member, before in zip(members[1:], members, strict=False):
-        changed = first.settings.differences(member.settings, ignored=("fold", "seed"))
+        changed = first.settings.differences(member.settings, ignored=("fold", "seed", START_DIGEST))
         if changed:
             raise InputError(
                 f"{root}: {first.folder} and {member.folder} differ in more than fold and seed "
@@ -104,10 +105,7 @@ def read_network(member: Member) -> Network:
     path = member.folder / CHECKPOINT
     if not path.is_file():
         raise InputError(f"{path}: no such file, and it holds the weights; copy it there, or run again")
-    state = CheckpointFile().load_checkpoint(path)["state_dict"]
-    averaged = any(name.startswith("averaged.module.") for name in state)
-    prefix = "averaged.module." if averaged else "network."
-    weights = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+    weights = evaluated_weights(CheckpointFile().load_checkpoint(path)["state_dict"])
     network = make_network(member.settings.model)
     check_fits(path, weights, network)
     network.load_state_dict(weights)

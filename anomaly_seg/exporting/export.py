@@ -15,7 +15,7 @@ from anomaly_seg.exporting.graph import InferenceGraph, Preprocess
 from anomaly_seg.exporting.int8 import Pictures, compare, find_pictures, quantise
 from anomaly_seg.exporting.optimize import optimize
 from anomaly_seg.exporting.verify import IMAGES, check_equal, noise
-from anomaly_seg.inference.model_card import Data, InputContract, ModelCard
+from anomaly_seg.inference.model_card import Data, InputContract, ModelCard, Start
 from anomaly_seg.version import __version__
 
 
@@ -189,6 +189,7 @@ def make_card(
         threshold=limit,
         metrics=choose_threshold.judge(limit, scores),
         data=_data(licence, members),
+        starts=_starts(members),
         input=InputContract(
             channels=1 if preparation.channels == 1 else 3, height=preparation.height, width=preparation.width,
             fit=preparation.fit, resize=preparation.resize,
@@ -198,6 +199,12 @@ def make_card(
         package_version=__version__,
         commit=first.result.environment.commit,
     )  # fmt: skip
+
+
+def _starts(members: Sequence[Member]) -> list[Start]:
+    """The weights that the members began with, each once."""
+    begun = [member.result.start for member in members if member.result.start is not None]
+    return [Start(name=s.name, sha256=s.sha256, licence=s.licence) for s in {s.sha256: s for s in begun}.values()]
 
 
 def _data(licence: str | None, members: Sequence[Member]) -> Data:

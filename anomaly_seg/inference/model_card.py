@@ -63,6 +63,15 @@ class Data(_StrictModel):
     dilation: Count
 
 
+class Start(_StrictModel):
+    """Weights that a member's training began with: what they are, or the path of an earlier run; SHA-256 of their
+    file; their licence."""
+
+    name: str
+    sha256: str
+    licence: str
+
+
 class InputContract(_StrictModel):
     """What `image` may be. fit: how it becomes the network's size (resize, pad or tile). With tile, the graph takes one
     tile of height x width, and `load` cuts and stitches with `tile_overlap`. native: (height, width) ranges of the
@@ -105,7 +114,8 @@ class ModelCard(_StrictModel):
     are summed to the score; None where the score is no such sum, as a decision of the network's own. pixel_threshold:
     the heat map above it is "defect" when regions are drawn. members: runs whose mean score it gives (1 = no
     ensemble). commit: of the code that trained; package_version: of the code that exported. metrics: None where the
-    held-out images lack good or defective ones, and for an INT8 model that has not scored all of them."""
+    held-out images lack good or defective ones, and for an INT8 model that has not scored all of them. starts: what the
+    members' weights began with, where that was not at random."""
 
     card_version: Literal[1] = CARD_VERSION
     name: str
@@ -122,6 +132,7 @@ class ModelCard(_StrictModel):
     metrics: Metrics | None
     quantisation: Quantisation | None = None
     data: Data
+    starts: list[Start] = []
     input: InputContract
     created: str
     package_version: str

@@ -15,6 +15,7 @@ from anomaly_seg.evaluation import metrics
 from anomaly_seg.reporting.network_facts import network_facts, place_in_report
 from anomaly_seg.results import run_files
 from anomaly_seg.results.schema import NetworkFacts, Result
+from anomaly_seg.settings_identity import START_DIGEST
 
 SAME = 1e-9
 """Two values of one measure, computed from the same scores, differ by less."""
@@ -226,7 +227,7 @@ def _no_one_model(cell: dict[int, LoadedRun], directory: Path) -> str:
     runs = {run.folder.relative_to(directory): run for run in cell.values()}
     known = [(folder, run.settings) for folder, run in runs.items() if run.settings]
     for (first, its), (other, theirs) in pairwise(known):
-        changed = its.differences(theirs, ignored=("fold",))
+        changed = its.differences(theirs, ignored=("fold", START_DIGEST))
         if changed:
             keys = "; ".join(changed[:3])
             return f"{first} and {other} differ in more than their fold ({keys}): train one of them anew"

@@ -113,7 +113,19 @@ def facts(methods: Sequence[MethodRuns]) -> list[str]:
         )
     else:
         sentences.append(f"No {scored} image has an identical or near-identical image in its training part.")
-    return sentences + _not_learned(methods)
+    return sentences + _not_learned(methods) + _seen_before(methods)
+
+
+def _seen_before(methods: Sequence[MethodRuns]) -> list[str]:
+    """Runs that began with weights that may know their test images."""
+    runs = [run.result for method in methods for run in method.runs.values()]
+    seen = [r.start.test_images_seen for r in runs if r.start is not None and r.start.test_images_seen]
+    if not seen:
+        return []
+    return [
+        f"**Caution:** {len(seen)} of {len(runs)} runs began with the weights of an earlier run that may have trained "
+        f"on {sum(seen)} of the images scored here (model.start): scores on them say little about new images."
+    ]
 
 
 def _not_learned(methods: Sequence[MethodRuns]) -> list[str]:

@@ -156,11 +156,14 @@ class Training(_StrictModel):
 
 
 class StartWeights(_StrictModel):
-    """Weights that the training began with: what they are, the digest of their file, and their licence."""
+    """Weights that the training began with: what they are (a path where they are an earlier run's), the digest of their
+    file, and their licence. ``test_images_seen``: images of this run's scores that the earlier run may have trained on;
+    None where that cannot be told, or they are no run's."""
 
     name: str
     sha256: str
     licence: str
+    test_images_seen: Count | None = None
 
 
 class GuaranteeResult(_StrictModel):

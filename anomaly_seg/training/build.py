@@ -17,7 +17,6 @@ from anomaly_seg.errors import InputError
 from anomaly_seg.instantiate import instantiate
 from anomaly_seg.losses import Phase, check_phases
 from anomaly_seg.models.base import Network
-from anomaly_seg.models.encoders.base import Encoder, Source
 from anomaly_seg.models.heads import prior_log_odds
 from anomaly_seg.quick_lightning import LightningEnvironment, pl
 from anomaly_seg.settings import ModelSettings, Settings, TrainerSettings
@@ -26,6 +25,7 @@ from anomaly_seg.training.loggers import RunLogger
 from anomaly_seg.training.module import SegmentationModule
 from anomaly_seg.training.precision import resolve_precision
 from anomaly_seg.training.profiling import ProfileSteps
+from anomaly_seg.training.start import load_start
 
 
 class LossBar(pl.callbacks.TQDMProgressBar):
@@ -77,7 +77,7 @@ def make_network(model: ModelSettings, head_bias: float = 0.0) -> Network:
         model: its settings.
         head_bias: what stands for `head_bias: prior`; any number where trained weights follow.
 
-    Weights that an encoder begins with are not read: see `start_encoder`.
+    Weights that an encoder begins with are not read: see `training.start`.
 
     Raises:
         InputError: arguments that the network refuses, under their key.
@@ -102,29 +102,14 @@ def make_network_for(settings: Settings, data: FoldDataModule) -> Network:
     return network
 
 
-def start_encoder(network: Network) -> Source | None:
-    """Read the weights that the network's encoder begins with.
-
-    Raises:
-        InputError: their file is missing, damaged, or of another network.
-    """
-    for part in network.modules():
-        if isinstance(part, Encoder):
-            try:
-                return part.start()
-            except ValueError as error:
-                raise InputError(
-                    f"model.network.{error}" if str(error).startswith("encoder.") else str(error)
-                ) from error
-    return None
-
-
 def check_model(settings: Settings) -> list[str]:
     """What `train` refuses about the network, its phases, the optimiser and the augmentation, whatever the data are."""
     try:
         network = make_network(settings.model)
         check_network(network, settings.preparation)
         _module(settings, network, [])
+        if settings.model.start is not None:
+            load_start(network, settings.model.start)
         recipe(settings.augment)
     except InputError as error:
         return [str(error)]

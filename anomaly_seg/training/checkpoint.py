@@ -4,7 +4,7 @@ import io
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -37,9 +37,13 @@ class CheckpointFile(pl.plugins.TorchCheckpointIO):
             raise InputError(f"{path}: cannot be written ({error.strerror}); free space, or set output_dir") from error
 
     def load_checkpoint(
-        self, path: str | Path, map_location: Callable | None = None, weights_only: bool | None = True
+        self,
+        path: str | Path,
+        map_location: Callable | None = None,
+        weights_only: bool | None = True,
+        remedy: str | None = None,
     ) -> dict[str, Any]:
-        """Tensors and plain values only, whatever the caller asked for.
+        """Tensors and plain values only, whatever the caller asked for. remedy: what to do about a bad file.
 
         Raises:
             InputError: not a checkpoint of a run, cut short, or with anything in it that would run code.
@@ -47,10 +51,10 @@ class CheckpointFile(pl.plugins.TorchCheckpointIO):
         try:
             found = torch.load(path, map_location=map_location or "cpu", weights_only=True)
         except Exception as error:  # whatever a foreign file makes the reader stumble over
-            raise InputError(f"{path}: {_REFUSED} ({_first_line(error)}); {_REMEDY}") from error
+            raise InputError(f"{path}: {_REFUSED} ({_first_line(error)}); {remedy or _REMEDY}") from error
         missing = [key for key in NEEDED if not isinstance(found, dict) or key not in found]
         if missing:
-            raise InputError(f"{path}: {_REFUSED} (no {', '.join(missing)}); {_REMEDY}")
+            raise InputError(f"{path}: {_REFUSED} (no {', '.join(missing)}); {remedy or _REMEDY}")
         return found | {"state_dict": _todays_names(found["state_dict"])}
 
 
@@ -71,14 +75,35 @@ def check_fits(path: object, state: Mapping[str, Tensor], module: nn.Module) -> 
     Raises:
         InputError: names or shapes differ.
     """
+    if (difference := misfit(state, module)) is not None:
+        name, there, here = difference
+        raise InputError(
+            f"{path}: checkpoint of another network ({name} is {there or 'absent'} there and "
+            f"{here or 'absent'} here); {_REMEDY}"
+        )
+
+
+class Misfit(NamedTuple):
+    """A weight's name, and its shape there and here; None where it is absent."""
+
+    name: str
+    there: tuple[int, ...] | None
+    here: tuple[int, ...] | None
+
+
+def misfit(state: Mapping[str, Tensor], module: nn.Module) -> Misfit | None:
+    """The first weight in which they differ, before all one that only one of them has; None where all fit."""
     own = {name: tuple(value.shape) for name, value in module.state_dict().items()}
     other = {name: tuple(value.shape) for name, value in state.items()}
-    if own != other:
-        name = min(n for n in own.keys() | other.keys() if own.get(n) != other.get(n))
-        raise InputError(
-            f"{path}: checkpoint of another network ({name} is {other.get(name, 'absent')} there and "
-            f"{own.get(name, 'absent')} here); {_REMEDY}"
-        )
+    names = sorted(own.keys() ^ other.keys()) or sorted(name for name in own if own[name] != other[name])
+    return Misfit(names[0], other.get(names[0]), own.get(names[0])) if names else None
+
+
+def evaluated_weights(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Of a checkpoint's weights those of the network that was scored: the moving average where one was kept."""
+    averaged = any(name.startswith("averaged.module.") for name in state)
+    prefix = "averaged.module." if averaged else "network."
+    return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
 
 
 def _first_line(error: Exception) -> str:

@@ -16,6 +16,7 @@ from anomaly_seg.models.base import Network
 from anomaly_seg.models.encoders.base import Encoder
 from anomaly_seg.models.flip_tta import FlipAverage
 from anomaly_seg.quick_lightning import pl
+from anomaly_seg.results.schema import StartWeights
 from anomaly_seg.settings import OptimizerSettings
 from anomaly_seg.training.checkpoint import check_fits
 from anomaly_seg.training.step_losses import StepLosses
@@ -79,6 +80,7 @@ class SegmentationModule(pl.LightningModule):
         self.layout = torch.channels_last if channels_last else torch.contiguous_format
         self.decay, self.flip_average, self.encoder_lr_factor = average, flip_average, encoder_lr_factor
         self.last_loss = float("nan")  # mean over the last finished epoch; a run that is resumed after it knows it too
+        self.start: StartWeights | None = None  # what the weights were before training; None: random
         self.averaged = torch.optim.swa_utils.AveragedModel(network, multi_avg_fn=self._average) if average else None
         self.loss = make_loss(compiled)
         self.step_losses = StepLosses(image_names)
@@ -150,11 +152,13 @@ class SegmentationModule(pl.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["last_loss"] = self.last_loss
+        checkpoint["start"] = self.start.model_dump() if self.start else None
         checkpoint["threads"] = torch.get_num_threads()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         check_fits(self.trainer.ckpt_path, checkpoint["state_dict"], self)
-        self.last_loss = checkpoint["last_loss"]
+        self.last_loss, start = checkpoint["last_loss"], checkpoint.get("start")  # older checkpoints do not say
+        self.start = StartWeights(**start) if start else None
         before, now = checkpoint.get("threads"), torch.get_num_threads()  # older checkpoints do not say
         if before not in (None, now):
             print(

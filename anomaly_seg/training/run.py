@@ -13,13 +13,12 @@ import torch
 from anomaly_seg.data.datamodule import FoldDataModule
 from anomaly_seg.evaluation.evaluate import evaluate
 from anomaly_seg.models.base import parameter_count
-from anomaly_seg.models.encoders.base import Source
 from anomaly_seg.quick_lightning import SIGTERMException, pl
 from anomaly_seg.results import run_files
-from anomaly_seg.results.schema import PhaseLoss, Result, Training
+from anomaly_seg.results.schema import Result, Training
 from anomaly_seg.settings import Settings
 from anomaly_seg.training import memory
-from anomaly_seg.training.build import make_data, make_module, make_trainer, read_dataset, start_encoder
+from anomaly_seg.training.build import make_data, make_module, make_trainer, read_dataset
 from anomaly_seg.training.checkpoint import CHECKPOINT
 from anomaly_seg.training.learning import WatchLearning
 from anomaly_seg.training.loggers import make_logger
@@ -27,6 +26,7 @@ from anomaly_seg.training.module import SegmentationModule
 from anomaly_seg.training.outputs import write_outputs, write_pictures
 from anomaly_seg.training.precision import resolve_precision
 from anomaly_seg.training.run_folder import check_run_folder, compare_data, start_run_folder
+from anomaly_seg.training.start import begin, with_start_digest
 
 
 def run(settings: Settings) -> Path:
@@ -45,9 +45,7 @@ def run(settings: Settings) -> Path:
     with contextlib.suppress(NotADirectoryError):  # which is said when the folder is begun
         (folder / run_files.FAILURE).unlink(missing_ok=True)  # the folder is this run's, and it is tried again
     if finished:
-        same = compare_data(folder, settings)
-        left = "; no profile was made: overwrite=true trains again" if settings.profile else ""
-        print(f"{folder}: finished before with the same settings{same}{left}", file=sys.stderr)
+        _say_finished(folder, settings)
         return folder
     if settings.threads:
         torch.set_num_threads(settings.threads)
@@ -55,18 +53,18 @@ def run(settings: Settings) -> Path:
     pl.seed_everything(settings.seed, workers=True, verbose=False)
     data = make_data(settings, read_dataset(settings))
     module = make_module(settings, data)
-    source = start_encoder(module.network)
-    start_run_folder(folder, settings)  # nothing that was there is lost before all of the above is known to work
     checkpoint = folder / CHECKPOINT
-    resume = checkpoint if checkpoint.exists() else None
+    resume = checkpoint if checkpoint.exists() and not settings.overwrite else None
+    if resume is None:  # else the checkpoint says with what it began
+        module.start = begin(settings, module.network, data)
+    start_run_folder(folder, settings)  # nothing that was there is lost before all of the above is known to work
     logger = make_logger(settings, folder, resumed=resume is not None)
     timer = pl.callbacks.Timer()  # its seconds are in the checkpoint: a resumed run counts all of its own
     learning = WatchLearning(data)
     trainer = make_trainer(settings, folder, logger, [timer, learning])
     try:
         _fit(trainer, module, data, resume)
-        seconds = timer.time_elapsed("train")
-        result = _score(settings, folder, data, module, trainer, seconds, source, learning.phases)
+        result = _score(settings, folder, data, module, trainer, timer, learning)
         logger.finish(result, folder)
         run_files.write_result(folder, result)
     finally:
@@ -74,10 +72,17 @@ def run(settings: Settings) -> Path:
     return folder
 
 
+def _say_finished(folder: Path, settings: Settings) -> None:
+    same = compare_data(folder, settings)
+    left = "; no profile was made: overwrite=true trains again" if settings.profile else ""
+    print(f"{folder}: finished before with the same settings{same}{left}", file=sys.stderr)
+
+
 def _resolved(settings: Settings) -> Settings:
-    """With the precision that this machine has, which decides the result and so belongs to the run's identity."""
+    """With what else decides the result, and so belongs to the run's identity: this machine's precision, and the digest
+    of the weights to begin with."""
     trainer = settings.trainer.model_copy(update={"precision": resolve_precision(settings.trainer)})
-    return settings.model_copy(update={"trainer": trainer})
+    return with_start_digest(settings.model_copy(update={"trainer": trainer}))
 
 
 def _score(
@@ -86,9 +91,8 @@ def _score(
     data: FoldDataModule,
     module: SegmentationModule,
     trainer: pl.Trainer,
-    seconds: float,
-    source: Source | None,
-    phases: list[PhaseLoss],
+    timer: pl.callbacks.Timer,
+    learning: WatchLearning,
 ) -> Result:
     """Scores, pixel counts and pictures into the folder, and what result.json will say."""
     network, device, started = module.evaluated, trainer.strategy.root_device, time.perf_counter()
@@ -98,13 +102,13 @@ def _score(
         steps=trainer.global_step,
         epochs=trainer.current_epoch,
         parameters=parameter_count(network),
-        train_seconds=seconds,
+        train_seconds=timer.time_elapsed("train"),
         test_seconds=time.perf_counter() - started,
         final_loss=module.last_loss,
         peak_memory_mib=memory.peak(),
-        phases=phases,
+        phases=learning.phases,
     )
-    result = write_outputs(settings, folder, data, network, evaluation, training, source)
+    result = write_outputs(settings, folder, data, network, evaluation, training, module.start)
     if settings.pictures:
         write_pictures(folder, data, network, evaluation, result, device)
     return result

@@ -76,7 +76,7 @@ def test_padded_colour(configure: Callable) -> None:
 
 LATER = [
     ("data", "channels"), ("data", "fit"), ("data", "tile_overlap"), ("data", "mask_threshold"),
-    ("model", "norm_momentum"), ("model", "flip_average"),
+    ("model", "norm_momentum"), ("model", "flip_average"), ("model", "start"), ("model", "start_digest"),
 ]  # fmt: skip
 """Keys that the first runs did not have."""
 

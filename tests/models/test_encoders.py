@@ -15,7 +15,7 @@ from anomaly_seg.models.encoders.efficientnet_lite0 import ConvNorm, EfficientNe
 from anomaly_seg.models.one_stage import OneStage
 from anomaly_seg.models.seg_dec import SegDec
 from anomaly_seg.models.unet import UNet
-from anomaly_seg.training.build import start_encoder
+from anomaly_seg.training.start import start_encoder
 
 PUBLISHED = ((1, 3, 1, 1), (2, 3, 2, 6), (2, 5, 2, 6), (3, 3, 2, 6), (3, 5, 1, 6), (4, 5, 2, 6), (1, 3, 1, 6))
 """The paper's Table 1: blocks, kernel, stride, expansion."""

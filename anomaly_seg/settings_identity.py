@@ -1,0 +1,35 @@
+"""Which settings make two runs the same: those that decide the result."""
+
+from collections.abc import Mapping
+from typing import Any
+
+IRRELEVANT = (
+    "output_dir", "run_name", "overwrite", "pictures", "profile", "logger", "threads", "data.workers", "data.cache_dir",
+    "data.root", "data.reader.root", "data.licence", "trainer.enable_progress_bar", "trainer.log_every_n_steps",
+    "trainer.devices",
+)  # fmt: skip
+"""Keys that change where, how fast or how loudly a run works, but not its result."""
+
+START_DIGEST = "model.start_digest"
+"""Key of the content of the file that training began with; the folds of one model may differ in it."""
+
+NEW_KEYS = {"data.mask_threshold": 1, "model.start": False, START_DIGEST: None}
+"""Keys that digests of older versions lack, with what runs did then: at that value they are left out of a digest."""
+
+
+def relevant(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Values of nested settings that decide a run's result, by dotted key. A start file counts wherever it lies."""
+    flat = _flat(settings)
+    flat["model.start"] = flat["model.start"] is not None
+    return {k: v for k, v in flat.items() if not any(k == i or k.startswith(f"{i}.") for i in IRRELEVANT)}
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """The values of nested mappings by dotted key; lists stay whole."""
+    out: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            out |= _flat(value, f"{prefix}{key}.")
+        else:
+            out[prefix + str(key)] = value
+    return out
