@@ -69,6 +69,7 @@ class ModelSettings(_Section):
     """A network and how it is trained. network: `_target_` and its arguments, open to any network."""
 
     name: types.Name
+    encoder: types.OptionalName = ""
     network: dict[str, Any]
     paper_sigma: Any
     positive_weight: types.Weight
@@ -76,6 +77,11 @@ class ModelSettings(_Section):
     norm_momentum: types.Momentum = 0.1  # from here on, defaults are what runs did before there was a choice
     flip_average: types.Switch = False
     phases: list[PhaseSettings]
+
+    @property
+    def full_name(self) -> str:
+        """Name of the network, and of its encoder if that is not the published one."""
+        return f"{self.name}-{self.encoder}" if self.encoder else self.name
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -116,6 +122,7 @@ class OptimizerSettings(_OpenSection):
     name: str
     schedule: str = "none"
     lr: types.Rate
+    encoder_lr_factor: types.Rate = 1.0
 
 
 class SamplerSettings(_Section):

@@ -69,8 +69,14 @@ def upgrade(record: Mapping[str, Any]) -> dict[str, Any]:
     for (section, part), names in RENAMED_ARGUMENTS.items():
         arguments = out[section].get(part) if isinstance(out.get(section), Mapping) else None
         if isinstance(arguments, Mapping):
-            out[section] = {**out[section], part: _renamed(arguments, names)}
+            out[section] = {**out[section], part: _without_default(_renamed(arguments, names))}
     return out
+
+
+def _without_default(arguments: dict[str, Any]) -> dict[str, Any]:
+    """One-Stage's decoder as it was before there was a choice of encoders: the widths that null stands for."""
+    old = str(arguments.get("_target_", "")).endswith(".OneStage") and "encoder" not in arguments
+    return arguments | {"decoder_widths": None} if old and arguments.get("decoder_widths") == [64, 64, 32] else arguments
 
 
 def _renamed(arguments: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from anomaly_seg.exporting.fused_upsampling import FusedUpBlock, saves_multiplic
 from anomaly_seg.exporting.rewritable import is_doubling_block, is_foldable, is_plain, is_same_convolution
 from anomaly_seg.exporting.winograd import WinogradConv
 from anomaly_seg.models.base import Network
+from anomaly_seg.models.encoders.efficientnet_lite0 import ConvNorm
 from anomaly_seg.models.fft_conv import FftPlan
 
 MIN_FFT_KERNEL = 11
@@ -99,6 +100,8 @@ def optimize(network: Network, fewer: bool = True) -> Network:
     for stage in list(network.modules()):
         if is_plain(stage, nn.Sequential) and stage not in shared:
             _fold(stage, shared)  # type: ignore[arg-type]
+        elif is_plain(stage, ConvNorm) and stage not in shared:
+            stage.fold()  # type: ignore[operator]
     if fewer:
         for name, block in list(network.named_modules()):
             if is_doubling_block(block) and saves_multiplications(block):  # type: ignore[arg-type]

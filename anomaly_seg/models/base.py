@@ -114,6 +114,11 @@ class Network(nn.Module):
         return known[name]
 
 
+def titled(network: str, encoder: nn.Module) -> str:
+    """Name of a network for the report, with that of its encoder where it is not the published one."""
+    return ", ".join(word for word in (network, getattr(encoder, "title", type(encoder).__name__)) if word)
+
+
 def parameter_count(module: nn.Module) -> int:
     """Number of parameters, those that a phase has frozen included."""
     return sum(p.numel() for p in module.parameters())

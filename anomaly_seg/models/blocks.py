@@ -1,5 +1,6 @@
 """Building blocks: convolution with normalisation and ReLU, and the up-sampling block of a decoder."""
 
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from typing import Literal
 
@@ -87,6 +88,19 @@ class UpBlock(nn.Module):
 
     def forward(self, x: Float[Tensor, "b c h w"], skip: Float[Tensor, "b s 2*h 2*w"]) -> Float[Tensor, "b d 2*h 2*w"]:
         return self.convs(torch.cat([self.up(x), skip], dim=1))
+
+
+def decode(stages: Iterable[nn.Module], maps: Sequence[Tensor]) -> list[Tensor]:
+    """Maps of a decoder of `UpBlock`s, finest first; the last of them is the encoder's deepest.
+
+    Args:
+        stages: one for each of the encoder's maps but the deepest, finest first.
+        maps: the encoder's, finest first.
+    """
+    decoded = [maps[-1]]
+    for stage, skip in zip(reversed(list(stages)), reversed(maps[:-1]), strict=True):
+        decoded.insert(0, stage(decoded[0], skip))
+    return decoded
 
 
 def scale_channels(channels: int, width_multiplier: float) -> int:

@@ -12,9 +12,10 @@ import torch.nn.functional as nnf
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from anomaly_seg.models.base import Network, Output, TileJoin
-from anomaly_seg.models.blocks import Backend, Init, Norm, UpBlock, initialise, scale_channels
+from anomaly_seg.models.base import Network, Output, TileJoin, titled
+from anomaly_seg.models.blocks import Backend, Init, Norm, UpBlock, decode, initialise, scale_channels
 from anomaly_seg.models.classifier import pooled_score
+from anomaly_seg.models.encoders.base import shape_of
 from anomaly_seg.models.encoders.segdec import SegDecEncoder
 from anomaly_seg.models.heads import SideOutput, init_head_bias
 
@@ -49,10 +50,13 @@ class OneStage(Network):
 
     Args:
         in_channels: 1 for grey images.
+        encoder: gives the maps that the decoder joins; None is the published one. The side outputs are those of the
+            three finest maps, whatever their size.
         width_multiplier: fraction of the published channel counts; 1 is the paper's.
-        norm: normalisation after each convolution (silent in the paper; see `blocks.normalisation`).
-        decoder_widths: channels of the decoder at 1/4, 1/2 and full size, before `width_multiplier` (silent in the
-            paper: those of the encoder stage joined).
+        norm: normalisation after each convolution (silent in the paper; see `blocks.normalisation`); another encoder
+            has its own.
+        decoder_widths: channels of the decoder, deepest stage first, before `width_multiplier` (silent in the paper);
+            None: those of the encoder's map joined.
         transposed_kernel: kernel of the transposed convolutions (silent: 2).
         upsampling: how side outputs reach input size (silent: bilinear).
         bottom: which logit plays the "bottom" layer in Eq. 4 (our reading: f1, the finest).
@@ -63,10 +67,10 @@ class OneStage(Network):
         init: see `blocks.initialise`.
         large_kernel: see `SegDecEncoder`.
 
-    Input: (b, in_channels, h, w) in [0, 1], h and w multiples of 8 and at least 16.
+    Input: (b, in_channels, h, w) in [0, 1], h and w multiples of the deepest map's stride and at least twice that
+    (published encoder: 8 and 16).
     """
 
-    smallest_size = 16  # one value per channel, at 1/8 size, has no statistics to normalise by
     title = "One-Stage"
     shown_maps = ("f1", "C", "F")
     meanings: Mapping[str, str] = {
@@ -77,17 +81,18 @@ class OneStage(Network):
         "F_f1": "F with f1 as the bottom layer",
         "F_f2": "F with f2 as the bottom layer",
         "F_f3": "F with f3 as the bottom layer",
-        "f2": "sum of F_2, the side output at half size",
-        "f3": "sum of F_3, the side output at quarter size",
+        "f2": "sum of F_2, the second finest side output",
+        "f3": "sum of F_3, the third finest side output",
         "fine": "fine suppression alone (Eq. 4 with the bottom map for C)",
     }
 
     def __init__(
         self,
         in_channels: int = 1,
+        encoder: nn.Module | None = None,
         width_multiplier: float = 1.0,
         norm: Norm = "batch",
-        decoder_widths: Sequence[int] = (64, 64, 32),
+        decoder_widths: Sequence[int] | None = None,
         transposed_kernel: int = 2,
         upsampling: Literal["bilinear", "nearest"] = "bilinear",
         bottom: str = "f1",
@@ -99,30 +104,33 @@ class OneStage(Network):
         large_kernel: Backend = "direct",
     ) -> None:
         super().__init__()
-        self._check(bottom, multiplications, side_outputs, readout, upsampling, decoder_widths)
-        self.encoder = SegDecEncoder(in_channels, width_multiplier, norm, large_kernel)
-        c1, c2, c3, c4 = self.encoder.widths
-        d3, d2, d1 = (scale_channels(c, width_multiplier) for c in decoder_widths)
-        self.up3 = UpBlock(c4, c3, d3, 5, norm, transposed_kernel)
-        self.up2 = UpBlock(d3, c2, d2, 5, norm, transposed_kernel)
-        self.up1 = UpBlock(d2, c1, d1, 5, norm, transposed_kernel)
-        shapes = {1: (d1, 1), 2: (d2, 2), 3: (d3, 4)}
-        self.side = nn.ModuleDict({f"f{k}": SideOutput(*shapes[k], upsampling) for k in side_outputs})
+        self._check(bottom, multiplications, side_outputs, readout, upsampling)
+        if encoder is None:
+            encoder = SegDecEncoder(in_channels, width_multiplier, norm, large_kernel)
+        self.encoder = encoder
+        widths, strides = shape_of(self.encoder, in_channels)
+        if max(side_outputs) > len(widths):
+            raise ValueError(f"side_outputs={list(side_outputs)}: an encoder of {len(widths)} maps gives {len(widths)}")
+        self.size_multiple, self.smallest_size = strides[-1], 2 * strides[-1]  # one value has no statistics
+        decoder = self._decoder_widths(decoder_widths, widths, width_multiplier)
+        self.stages = [f"up{k}" for k in range(1, len(widths))]
+        for k in reversed(range(len(decoder))):
+            below = [*decoder, widths[-1]][k + 1]
+            self.add_module(self.stages[k], UpBlock(below, widths[k], decoder[k], 5, norm, transposed_kernel))
+        self.side = nn.ModuleDict(
+            {f"f{k}": SideOutput([*decoder, widths[-1]][k - 1], strides[k - 1], upsampling) for k in side_outputs}
+        )
         initialise(self, init)
         for head in self.side.values():
             init_head_bias(head_bias, head.reduce)  # type: ignore[arg-type]
         self.bottom, self.multiplications, self.readout = bottom, multiplications, readout
-        if len(side_outputs) == 1:
-            self.title = "Encoder-decoder"
+        self.title = titled("Encoder-decoder" if len(side_outputs) == 1 else "One-Stage", self.encoder)
 
     def forward(self, image: Float[Tensor, "b c h w"]) -> Output:
         self.check_size(image)
-        x1, x2, x3, x4 = self.encoder(image)
-        e3 = self.up3(x4, x3)
-        e2 = self.up2(e3, x2)
-        e1 = self.up1(e2, x1)
-        maps = {"f1": e1, "f2": e2, "f3": e3}
-        return Output({name: head(maps[name]) for name, head in self.side.items()})
+        stages = [self.get_submodule(name) for name in self.stages]
+        finest = decode(stages, self.encoder(image))
+        return Output({name: head(finest[int(name[1:]) - 1]) for name, head in self.side.items()})
 
     def maps(self, output: Output) -> dict[str, Map]:
         """F_k = sigmoid(f_k) (Eq. 2) under the names f1..f3, C (Eq. 1), F (Eq. 4); fine is F with F_1 for C."""
@@ -165,21 +173,27 @@ class OneStage(Network):
         return {name: self._known(known, name) for name in wanted}
 
     @staticmethod
+    def _decoder_widths(given: Sequence[int] | None, joined: Sequence[int], width_multiplier: float) -> list[int]:
+        """Channels of the decoder's stages, finest first."""
+        if given is None:
+            return list(joined[:-1])
+        if len(given) != len(joined) - 1 or any(not isinstance(c, int) or c < 1 for c in given):
+            raise ValueError(f"decoder_widths={list(given)}: use {len(joined) - 1} whole numbers, each 1 or more")
+        return [scale_channels(c, width_multiplier) for c in reversed(given)]
+
+    @staticmethod
     def _check(
         bottom: str,
         multiplications: int,
         sides: Sequence[int],
         readout: str,
         upsampling: str,
-        decoder_widths: Sequence[int],
     ) -> None:
         names = [f"f{k}" for k in sides]
         if not sides or any(k not in (1, 2, 3) for k in sides) or len(set(sides)) != len(sides):
             raise ValueError(f"side_outputs={list(sides)}: choose from 1, 2 and 3, each once")
         if bottom not in names:
             raise ValueError(f"bottom={bottom}: choose one of the side outputs, {', '.join(names)}")
-        if len(decoder_widths) != 3 or any(not isinstance(c, int) or c < 1 for c in decoder_widths):
-            raise ValueError(f"decoder_widths={list(decoder_widths)}: use three whole numbers, each 1 or more")
         if not isinstance(multiplications, int) or multiplications < 0:
             raise ValueError(f"multiplications={multiplications}: use a whole number, 0 or more")
         readouts = [*names, "fine", *(["C", "F"] if len(sides) > 1 else [])]

@@ -13,25 +13,47 @@ import torch.nn.functional as nnf
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from anomaly_seg.models.base import Network, Output
+from anomaly_seg.models.base import Network, Output, titled
 from anomaly_seg.models.blocks import Backend, Init, Norm, conv_norm_relu, initialise, normalisation
 from anomaly_seg.models.classifier import to_float64
+from anomaly_seg.models.encoders.base import shape_of
 from anomaly_seg.models.encoders.segdec import SegDecEncoder
 from anomaly_seg.models.heads import init_head_bias
 
 
-class Segmentation(nn.Module):
-    """The shared encoder and a 1x1 convolution to one channel with normalisation: the mask's logit at 1/8 size."""
+STRIDE = 8
+"""Pixels of the image to one of the mask and of the features that the decision network sees."""
 
-    def __init__(self, in_channels: int, width_multiplier: float, norm: Norm, large_kernel: Backend) -> None:
+
+class Segmentation(nn.Module):
+    """An encoder and a 1x1 convolution to one channel with normalisation: the mask's logit at 1/8 size.
+
+    The features are the encoder's map of that size; deeper maps, which the published encoder does not have, are
+    up-sampled to it and join it.
+
+    Args:
+        encoder: with a map at 1/8 of the image's size.
+        in_channels: of the image.
+        norm: of the mask.
+    """
+
+    def __init__(self, encoder: nn.Module, in_channels: int, norm: Norm) -> None:
         super().__init__()
-        self.encoder = SegDecEncoder(in_channels, width_multiplier, norm, large_kernel)
-        self.head = nn.Sequential(nn.Conv2d(self.encoder.widths[-1], 1, 1, bias=False), normalisation(norm, 1))
+        self.encoder = encoder
+        widths, strides = shape_of(encoder, in_channels)
+        if STRIDE not in strides:
+            raise ValueError(f"encoder: maps at 1/{', 1/'.join(map(str, strides))} size; Seg-Dec needs one at 1/{STRIDE}")
+        self.first, self.size_multiple = strides.index(STRIDE), strides[-1]
+        self.channels = sum(widths[self.first :])
+        self.head = nn.Sequential(nn.Conv2d(self.channels, 1, 1, bias=False), normalisation(norm, 1))
 
     def forward(
         self, image: Float[Tensor, "b c h w"]
     ) -> tuple[Float[Tensor, "b d h/8 w/8"], Float[Tensor, "b 1 h/8 w/8"]]:
-        features = self.encoder(image).eighth
+        maps = list(self.encoder(image))[self.first :]
+        for k in range(1, len(maps)):
+            maps[k] = nnf.interpolate(maps[k], scale_factor=2**k, mode="bilinear", align_corners=False)
+        features = torch.cat(maps, dim=1) if len(maps) > 1 else maps[0]
         return features, self.head(features)
 
 
@@ -59,6 +81,7 @@ class SegDec(Network):
 
     Args:
         in_channels: 1 for grey images.
+        encoder: of the segmentation network, with a map at 1/8 of the image's size; None is the published one.
         width_multiplier: fraction of the published channel counts of the segmentation network.
         decision_widths: channels of the decision network, not scaled by `width_multiplier`: 1 or 2 channels decide
             nothing.
@@ -67,8 +90,9 @@ class SegDec(Network):
         head_bias: start of the mask logit's shift (published: 0; the log-odds of a defect pixel spare Adam many steps).
         large_kernel: see `SegDecEncoder`.
 
-    Input: (b, in_channels, h, w) in [0, 1], h and w multiples of 8 and at least 64, one of them at least 128: the
-    decision network pools to 1/64, and a single value per channel has no statistics to normalise by.
+    Input: (b, in_channels, h, w) in [0, 1], h and w multiples of the deepest map's stride (published: 8) and at least
+    64, one of them at least 128: the decision network pools to 1/64, and a single value per channel has no statistics
+    to normalise by.
     """
 
     smallest_size = 64
@@ -82,6 +106,7 @@ class SegDec(Network):
     def __init__(
         self,
         in_channels: int = 1,
+        encoder: nn.Module | None = None,
         width_multiplier: float = 1.0,
         decision_widths: Sequence[int] = (8, 16, 32),
         norm: Norm = "instance",
@@ -90,9 +115,12 @@ class SegDec(Network):
         large_kernel: Backend = "direct",
     ) -> None:
         super().__init__()
-        self.segmentation = Segmentation(in_channels, width_multiplier, norm, large_kernel)
-        channels = self.segmentation.encoder.widths[-1]
-        self.decision = Decision(channels, decision_widths, norm)
+        if encoder is None:
+            encoder = SegDecEncoder(in_channels, width_multiplier, norm, large_kernel)
+        self.segmentation = Segmentation(encoder, in_channels, norm)
+        self.size_multiple = self.segmentation.size_multiple
+        self.decision = Decision(self.segmentation.channels, decision_widths, norm)
+        self.title = titled("Seg-Dec", encoder)
         initialise(self, init)
         init_head_bias(head_bias, self.segmentation.head[1])
 

@@ -140,6 +140,14 @@ class Training(_StrictModel):
     peak_memory_mib: Annotated[float, Field(ge=0)] | None = None
 
 
+class StartWeights(_StrictModel):
+    """Weights that the training began with: what they are, the digest of their file, and their licence."""
+
+    name: str
+    sha256: str
+    licence: str
+
+
 class GuaranteeResult(_StrictModel):
     """One guarantee, see `evaluation.guarantee`, or why it cannot be given.
 
@@ -225,7 +233,8 @@ class NetworkFacts(_StrictModel):
 class Result(_StrictModel):
     """One finished run. ``readout`` names the score that classifies; ``sigma`` is scaled to this input size;
     ``guarantees`` are for this run's model on its own held-out images; ``data_digest`` names the images, masks and
-    folds; ``network`` is what the network says about itself (all three absent in results of older versions)."""
+    folds; ``network`` is what the network says about itself (all three absent in results of older versions); ``start``:
+    None where the weights began at random."""
 
     schema_version: Literal[1] = SCHEMA_VERSION
     run: Run
@@ -239,6 +248,7 @@ class Result(_StrictModel):
     readouts: dict[str, Readout]
     pixel: PixelLevel
     training: Training
+    start: StartWeights | None = None
     duplicates_across_split: DuplicatesAcrossSplit = Field(
         validation_alias=AliasChoices("duplicates_across_split", "twins_across_split")
     )

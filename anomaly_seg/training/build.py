@@ -16,6 +16,7 @@ from anomaly_seg.errors import InputError
 from anomaly_seg.instantiate import instantiate
 from anomaly_seg.losses import Phase, check_phases
 from anomaly_seg.models.base import Network
+from anomaly_seg.models.encoders.base import Encoder, Source
 from anomaly_seg.models.heads import prior_log_odds
 from anomaly_seg.quick_lightning import pl
 from anomaly_seg.settings import ModelSettings, Settings, TrainerSettings
@@ -75,12 +76,16 @@ def make_network(model: ModelSettings, head_bias: float = 0.0) -> Network:
         model: its settings.
         head_bias: what stands for `head_bias: prior`; any number where trained weights follow.
 
+    Weights that an encoder begins with are not read: see `start_encoder`.
+
     Raises:
         InputError: arguments that the network refuses, under their key.
     """
     arguments = dict(model.network)
     if arguments.get("head_bias") == "prior":
         arguments["head_bias"] = head_bias
+    if arguments.get("encoder") is None:  # the published one; a network of the user's own may know no other
+        arguments.pop("encoder", None)
     return instantiate(arguments, "model.network")
 
 
@@ -94,6 +99,21 @@ def make_network_for(settings: Settings, data: FoldDataModule) -> Network:
     network = make_network(settings.model, prior)
     check_network(network, data.preparation)
     return network
+
+
+def start_encoder(network: Network) -> Source | None:
+    """Read the weights that the network's encoder begins with.
+
+    Raises:
+        InputError: their file is missing, damaged, or of another network.
+    """
+    for part in network.modules():
+        if isinstance(part, Encoder):
+            try:
+                return part.start()
+            except ValueError as error:
+                raise InputError(f"model.network.{error}" if str(error).startswith("encoder.") else str(error)) from error
+    return None
 
 
 def check_model(settings: Settings) -> list[str]:

@@ -1,6 +1,7 @@
 """The one checkpoint of a run: written whole or not at all, and read without trusting it."""
 
 import io
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -50,7 +51,13 @@ class CheckpointFile(pl.plugins.TorchCheckpointIO):
         missing = [key for key in NEEDED if not isinstance(found, dict) or key not in found]
         if missing:
             raise InputError(f"{path}: {_REFUSED} (no {', '.join(missing)}); {_REMEDY}")
-        return found
+        return found | {"state_dict": _todays_names(found["state_dict"])}
+
+
+def _todays_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weights by the names of today: the path down of a U-Net is an encoder now."""
+    is_unet = any(name.endswith(".down.0.0.0.weight") for name in state) and "network.head.reduce.weight" in state
+    return {re.sub(r"\.down\.", ".encoder.stages.", name, count=1) if is_unet else name: v for name, v in state.items()}
 
 
 def check_fits(path: object, state: Mapping[str, Tensor], module: nn.Module) -> None:

@@ -169,7 +169,7 @@ def _wandb(settings: Settings, folder: Path, resumed: bool) -> RunLogger:
     logger = pl.loggers.WandbLogger(
         project=options["project"], entity=options["entity"], name=settings.run_name, save_dir=folder,
         config=settings.model_dump(),
-        group=settings.experiment_name, job_type=settings.model.name, mode=mode, reinit="finish_previous",
+        group=settings.experiment_name, job_type=settings.model.full_name, mode=mode, reinit="finish_previous",
         tags=_tags(settings), id=kept.read_text(), resume="allow",
     )  # fmt: skip
     return WandbRun(logger)

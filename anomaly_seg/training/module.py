@@ -13,6 +13,7 @@ from anomaly_seg.data.datamodule import Batch
 from anomaly_seg.errors import InputError
 from anomaly_seg.losses import Phase, network_loss, phase_at
 from anomaly_seg.models.base import Network
+from anomaly_seg.models.encoders.base import Encoder
 from anomaly_seg.models.flip_tta import FlipAverage
 from anomaly_seg.quick_lightning import pl
 from anomaly_seg.settings import OptimizerSettings
@@ -181,9 +182,18 @@ class SegmentationModule(pl.LightningModule):
         if schedule not in ("none", "cosine"):
             raise InputError(f"optimizer.schedule={schedule}: choose none or cosine")
         try:
-            return OPTIMIZERS[name](self.network.parameters(), **arguments)
+            return OPTIMIZERS[name](self._parameter_groups(), **arguments)
         except (TypeError, ValueError) as error:  # an argument it does not have, or a value that it refuses
             raise InputError(f"optimizer {arguments}: {error}") from error
+
+    def _parameter_groups(self) -> list[dict[str, Any]]:
+        """All parameters, or the encoder's apart where it learns at a rate of its own."""
+        factor = self.optimizer_settings.encoder_lr_factor
+        encoder = [p for part in self.network.modules() if isinstance(part, Encoder) for p in part.parameters()]
+        if factor == 1 or not encoder:
+            return [{"params": list(self.network.parameters())}]
+        rest = [p for p in self.network.parameters() if not any(p is e for e in encoder)]
+        return [{"params": rest}, {"params": encoder, "lr": self.optimizer_settings.lr * factor}]
 
     def _cosine(self, step: int) -> float:
         """From 1 to 0 over each phase: what a later phase trains starts fresh, and needs a full rate."""

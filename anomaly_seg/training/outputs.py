@@ -12,6 +12,7 @@ from anomaly_seg.evaluation.evaluate import PIXEL_THRESHOLDS, Evaluation
 from anomaly_seg.evaluation.guarantee import basis_of
 from anomaly_seg.evaluation.pictures import draw
 from anomaly_seg.models.base import Network
+from anomaly_seg.models.encoders.base import Source
 from anomaly_seg.results import run_files
 from anomaly_seg.results.environment import describe
 from anomaly_seg.results.schema import (
@@ -24,6 +25,7 @@ from anomaly_seg.results.schema import (
     Readout,
     Result,
     Run,
+    StartWeights,
     Training,
 )
 from anomaly_seg.settings import Settings
@@ -36,6 +38,7 @@ def write_outputs(
     network: Network,
     evaluation: Evaluation,
     training: Training,
+    source: Source | None = None,
 ) -> Result:
     """Write scores.csv and pixels.csv, and return what result.json will say."""
     records = [data.dataset.records[i] for i in evaluation.index]
@@ -64,6 +67,7 @@ def write_outputs(
         readouts={name: Readout.of(values, labels) for name, values in evaluation.scores.items()},
         pixel=pixels.measures(),
         training=training,
+        start=None if source is None else StartWeights(**source._asdict()),
         duplicates_across_split=DuplicatesAcrossSplit(**data.split.duplicates_across),
         config_digest=settings.digest(),
         data_digest=data.digest,
@@ -77,7 +81,7 @@ def identity(settings: Settings) -> Run:
     return Run(
         experiment=settings.experiment_name,
         data=data.name,
-        model=settings.model.name,
+        model=settings.model.full_name,
         variant=settings.variant,
         dilation=settings.dilation,
         fold=settings.fold,

@@ -13,12 +13,13 @@ import torch
 from anomaly_seg.data.datamodule import FoldDataModule
 from anomaly_seg.evaluation.evaluate import evaluate
 from anomaly_seg.models.base import parameter_count
+from anomaly_seg.models.encoders.base import Source
 from anomaly_seg.quick_lightning import pl
 from anomaly_seg.results import run_files
 from anomaly_seg.results.schema import Result, Training
 from anomaly_seg.settings import Settings
 from anomaly_seg.training import memory
-from anomaly_seg.training.build import make_data, make_module, make_trainer, read_dataset
+from anomaly_seg.training.build import make_data, make_module, make_trainer, read_dataset, start_encoder
 from anomaly_seg.training.checkpoint import CHECKPOINT
 from anomaly_seg.training.loggers import make_logger
 from anomaly_seg.training.module import SegmentationModule
@@ -53,6 +54,7 @@ def run(settings: Settings) -> Path:
     pl.seed_everything(settings.seed, workers=True, verbose=False)
     data = make_data(settings, read_dataset(settings))
     module = make_module(settings, data)
+    source = start_encoder(module.network)
     start_run_folder(folder, settings)  # nothing that was there is lost before all of the above is known to work
     checkpoint = folder / CHECKPOINT
     resume = checkpoint if checkpoint.exists() else None
@@ -61,7 +63,7 @@ def run(settings: Settings) -> Path:
     trainer = make_trainer(settings, folder, logger, timer)
     try:
         _fit(trainer, module, data, resume)
-        result = _score(settings, folder, data, module, trainer, timer.time_elapsed("train"))
+        result = _score(settings, folder, data, module, trainer, timer.time_elapsed("train"), source)
         logger.finish(result, folder)
         run_files.write_result(folder, result)
     finally:
@@ -82,6 +84,7 @@ def _score(
     module: SegmentationModule,
     trainer: pl.Trainer,
     seconds: float,
+    source: Source | None,
 ) -> Result:
     """Scores, pixel counts and pictures into the folder, and what result.json will say."""
     network, device, started = module.evaluated, trainer.strategy.root_device, time.perf_counter()
@@ -96,7 +99,7 @@ def _score(
         final_loss=module.last_loss,
         peak_memory_mib=memory.peak(),
     )
-    result = write_outputs(settings, folder, data, network, evaluation, training)
+    result = write_outputs(settings, folder, data, network, evaluation, training, source)
     if settings.pictures:
         write_pictures(folder, data, network, evaluation, result, device)
     return result

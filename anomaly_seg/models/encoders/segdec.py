@@ -6,6 +6,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from anomaly_seg.models.blocks import Backend, Norm, conv_norm_relu, conv_stage, scale_channels
+from anomaly_seg.models.encoders.base import Encoder
 
 
 class Features(NamedTuple):
@@ -17,7 +18,7 @@ class Features(NamedTuple):
     eighth: Float[Tensor, "b c4 h/8 w/8"]
 
 
-class SegDecEncoder(nn.Module):
+class SegDecEncoder(Encoder):
     """Four stages, 5x5 convolutions of 32, 64 and 64 channels, then one 15x15 of 1024 channels at 1/8 size.
 
     Args:
@@ -35,6 +36,7 @@ class SegDecEncoder(nn.Module):
         large_kernel: Backend = "direct",
     ) -> None:
         super().__init__()
+        self.in_channels, self.strides = in_channels, (1, 2, 4, 8)
         self.widths = tuple(scale_channels(c, width_multiplier) for c in (32, 64, 64, 1024))
         c1, c2, c3, c4 = self.widths
         self.stage1 = conv_stage(in_channels, c1, 5, 2, norm)
@@ -44,6 +46,7 @@ class SegDecEncoder(nn.Module):
         self.pool = nn.MaxPool2d(2)
 
     def forward(self, image: Float[Tensor, "b c h w"]) -> Features:
+        self.check_channels(image)
         full = self.stage1(image)
         half = self.stage2(self.pool(full))
         quarter = self.stage3(self.pool(half))
