@@ -40,7 +40,8 @@ def no_slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def fake_slurm(no_slurm: Path) -> Path:
     """Takes an array of jobs, keeps its script, and has an empty queue ever after."""
-    program(no_slurm, "sbatch", f'/bin/cp "$1" {no_slurm}/script; echo Submitted batch job 7')
+    taken = f'/bin/cp "$1" {no_slurm}/script; echo >> {no_slurm}/taken'
+    program(no_slurm, "sbatch", f"{taken}; echo Submitted batch job 6$(/usr/bin/wc -l < {no_slurm}/taken)")
     for name in ("srun", "squeue", "scontrol", "scancel"):
         program(no_slurm, name, "exit 0")
     return no_slurm
@@ -78,16 +79,26 @@ def test_jobs_that_vanish_are_failures_and_sbatch_gets_the_configuration(
     words += ["+hydra.launcher.additional_parameters.nice=5", f"output_dir={tmp_path / 'runs'}"]
     assert main(["train", *GRID, *words]) == 1
     said = capsys.readouterr().err
-    assert "slurm: 2 jobs queued as 7" in said and "0 done, 2 failed, 0 left of 2" in said
+    assert "slurm: 2 jobs queued as 61" in said and "0 done, 2 failed, 0 left of 2" in said
     for task in (0, 1):
-        assert f"job 7_{task} ended without a result (gone from the queue): the same command queues it again" in said
+        assert f"job 61_{task} ended without a result (gone from the queue): the same command queues it again" in said
     options = {line.removeprefix("#SBATCH ") for line in (fake_slurm / "script").read_text().splitlines()}
     assert {
         "--partition=big", "--nice=5", "--requeue", "--signal=USR2@120", "--time=240", "--gpus-per-node=1",
         "--mem=16GB", "--cpus-per-task=4", "--array=0-1%1", "--job-name=anomaly_seg", "--nodes=1",
     } <= options  # fmt: skip
     link = tmp_path / "runs/train/synthetic/one_stage/D9/fold1/seed0.slurm.log"
-    assert os.readlink(link) == "../../../../.submitit/7_1/7_1_0_log.out"
+    assert os.readlink(link) == "../../../../.submitit/61_1/61_1_0_log.out"
+
+
+def test_a_grid_beyond_an_array_s_size_becomes_several(
+    fake_slurm: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    words = [*TINY, "fold=0,1,2", "-m", *SLURM, "hydra.launcher.array_size=2", f"output_dir={tmp_path / 'runs'}"]
+    assert main(["train", *words]) == 1
+    said = capsys.readouterr().err
+    assert "slurm: 2 jobs queued as 61" in said and "slurm: 1 jobs queued as 62" in said
+    assert [said.count(f"job {job} ended without") for job in ("61_0", "61_1", "62")] == [2, 2, 2]
 
 
 def test_what_submitit_refuses_is_a_sentence(fake_slurm: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
