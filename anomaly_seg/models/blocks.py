@@ -91,7 +91,7 @@ class UpBlock(nn.Module):
 
 
 def decode(stages: Iterable[nn.Module], maps: Sequence[Tensor]) -> list[Tensor]:
-    """Maps of a decoder of `UpBlock`s, finest first; the last of them is the encoder's deepest.
+    """Maps of a decoder of `UpBlock` stages, finest first; the last of them is the encoder's deepest.
 
     Args:
         stages: one for each of the encoder's maps but the deepest, finest first.
