@@ -19,7 +19,7 @@ settings.load_profile("project")
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Sort the tests of whole sweeps, which take half a minute each, to the front: at the end one core would wait."""
-    items.sort(key=lambda item: not {"test_sweep.py", "test_sharing.py"} & {item.path.name})
+    items.sort(key=lambda item: item.path.name not in ("test_sweep.py", "test_sharing.py"))
 
 
 @pytest.fixture(autouse=True, scope="session")

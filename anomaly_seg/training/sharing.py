@@ -101,12 +101,12 @@ def progress(lines: Sequence[Mapping[str, Any]], total: int | None, seconds: flo
     held = sum(line["status"] == "held" and line["run"] not in settled for line in lines)
     elsewhere = sum(line.get("elsewhere", False) for line in lines)
     left = (total or done + failed + held) - done - failed
-    minutes = seconds / 60 / max(1, done + failed) * (left - held)
+    minutes = seconds / 60 / max(1, done + failed) * (left - held)  # nobody knows before the first has ended
     parts = [
         f"{done} done" + f" ({elsewhere} by another command)" * bool(elsewhere),
         f"{failed} failed",
         f"{left} left of {total or done + failed + held}",
         *[f"{held} held by another command"] * bool(held),
-        *[f"about {minutes:.0f} min left"] * (left > held),
+        *[f"about {minutes:.0f} min left"] * (left > held and done + failed > 0),
     ]
     return f"sweep: {', '.join(parts)}"

@@ -161,6 +161,7 @@ def test_live_line_by_hand() -> None:
         {"run": "b", "status": "done", "elsewhere": False},
         {"run": "c", "status": "failed"},
     ]
+    assert sharing.progress(journal[:1], 5, 240) == "sweep: 0 done, 0 failed, 5 left of 5, 1 held by another command"
     half = "sweep: 1 done, 1 failed, 3 left of 5, 1 held by another command, about 4 min left"
     assert sharing.progress(journal, 5, 240) == half  # two runs in four minutes, and two that nobody holds
     journal.append({"run": "a", "status": "done", "elsewhere": True})
