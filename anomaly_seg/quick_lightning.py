@@ -24,6 +24,8 @@ finally:
         vars(scipy).pop("signal", None)
 import lightning.pytorch as pl  # noqa: E402
 from lightning.fabric.plugins.environments import LightningEnvironment  # noqa: E402
+from lightning.pytorch.loggers.logger import DummyLogger  # noqa: E402
+from lightning.pytorch.plugins import TorchSyncBatchNorm  # noqa: E402
 from lightning.pytorch.utilities.exceptions import SIGTERMException  # noqa: E402
 
-__all__ = ["LightningEnvironment", "SIGTERMException", "pl"]
+__all__ = ["DummyLogger", "LightningEnvironment", "SIGTERMException", "TorchSyncBatchNorm", "pl"]

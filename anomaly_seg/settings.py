@@ -236,6 +236,12 @@ class Settings(_Section):
             data.channels, data.fit, data.tile_overlap, data.mask_threshold,
         )  # fmt: skip
 
+    @property
+    def devices(self) -> int:
+        """Number of devices that share each step."""
+        devices = self.trainer.devices
+        return devices if isinstance(devices, int) else len(devices)
+
     def digest(self) -> str:
         """Hash of the relevant settings: 16 hexadecimal digits, the same for runs that give the same result."""
         known = {k: v for k, v in self.relevant().items() if k not in NEW_KEYS or v != NEW_KEYS[k]}

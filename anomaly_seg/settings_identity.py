@@ -6,21 +6,25 @@ from typing import Any
 IRRELEVANT = (
     "output_dir", "run_name", "overwrite", "pictures", "profile", "logger", "threads", "data.workers", "data.cache_dir",
     "data.root", "data.reader.root", "data.licence", "trainer.enable_progress_bar", "trainer.log_every_n_steps",
-    "trainer.devices",
 )  # fmt: skip
 """Keys that change where, how fast or how loudly a run works, but not its result."""
 
 START_DIGEST = "model.start_digest"
 """Key of the content of the file that training began with; the folds of one model may differ in it."""
 
-NEW_KEYS = {"data.mask_threshold": 1, "model.start": False, START_DIGEST: None}
+NEW_KEYS = {"data.mask_threshold": 1, "model.start": False, START_DIGEST: None, "trainer.devices": 1}
 """Keys that digests of older versions lack, with what runs did then: at that value they are left out of a digest."""
 
 
 def relevant(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Values of nested settings that decide a run's result, by dotted key. A start file counts wherever it lies."""
+    """Values of nested settings that decide a run's result, by dotted key.
+
+    A start file counts wherever it lies; of the devices their number counts.
+    """
     flat = _flat(settings)
     flat["model.start"] = flat["model.start"] is not None
+    if isinstance(flat["trainer.devices"], list):
+        flat["trainer.devices"] = len(flat["trainer.devices"])
     return {k: v for k, v in flat.items() if not any(k == i or k.startswith(f"{i}.") for i in IRRELEVANT)}
 
 

@@ -39,6 +39,11 @@ def _whole(lowest: int) -> BeforeValidator:
     return checked(lambda value: is_whole(value, lowest), f"use a whole number, {lowest} or more")
 
 
+def _are_numbers(values: list[Any]) -> bool:
+    """Whether there is a number, and each is a whole one, 0 or more, and no other's."""
+    return bool(values) and all(is_whole(value, 0) for value in values) and len(set(values)) == len(values)
+
+
 def _name(value: Any) -> str:
     """The value as a name: on a command line, 2 is a number. null is none."""
     if value is None:
@@ -101,9 +106,8 @@ Momentum = Annotated[float, checked(lambda value: is_number(value) and 0 < value
 Devices = Annotated[
     int | list[int],
     checked(
-        lambda value: value == 1 or (isinstance(value, list) and len(value) == 1 and is_whole(value[0])),
-        "a run takes one device: 1, or a list with its number, such as [1]; to use several, start a sweep on each, "
-        "over other folds or models",
+        lambda value: is_whole(value, 1) or (isinstance(value, list) and _are_numbers(value)),
+        "use the number of devices, 1 or more, or the list of those to take, such as [1] for the second GPU",
     ),
 ]
 Compile = Annotated[

@@ -55,6 +55,8 @@ def words(option: str, tmp_path: Path) -> list[str]:
         return [option, "data=synthetic"]
     if option == "logger=wandb":
         return [option, "logger.mode=offline"]
+    if option == "trainer=ddp":
+        return [option, "batch_size=2"]
     return [option, "model=seg_dec"] if option == "recipe=seg_dec_published" else [option]
 
 

@@ -19,7 +19,7 @@ from anomaly_seg.data.duplicates import find_duplicates
 from anomaly_seg.data.masks import ANY_VALUE
 from anomaly_seg.data.quality import mask_like
 from anomaly_seg.data.records import Dataset
-from anomaly_seg.data.sampling import Draw, EpochSampler
+from anomaly_seg.data.sampling import DeviceBatches, Draw, EpochSampler
 from anomaly_seg.data.split_file import make_folds
 from anomaly_seg.data.splits import check_fold, count_leaks, fold_sides, group_representatives, only_fold
 from anomaly_seg.data.transforms import augment, recipe
@@ -99,7 +99,7 @@ class FoldDataModule(pl.LightningDataModule):
         split_seed: of stratified folds.
         sampler: order of the training images (or tiles): uniform, alternating or balanced.
         augmentation: recipe by name.
-        batch_size: of training; evaluation takes one image, or tile, at a time.
+        batch_size: of training, over all devices that share a step; evaluation takes one image, or tile, at a time.
         workers: loader processes; 0 loads in the training process.
         seed: of sampling and augmentation.
         cache_dir: where arrays are kept; None: `cache.default_cache()`.
@@ -148,10 +148,11 @@ class FoldDataModule(pl.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader:
         data = TrainingSet(self.arrays, self.transform, self.seed)
-        return self._loader(data, self.batch_size, sampler=self.sampler)
+        device, devices = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        return self._loader(data, batch_sampler=DeviceBatches(self.sampler, self.batch_size, device, devices))
 
     def test_dataloader(self) -> DataLoader:
-        return self._loader(TestSet(self.arrays, self.split.test), 1)
+        return self._loader(TestSet(self.arrays, self.split.test))
 
     def val_dataloader(self) -> DataLoader | list:
         """The validation images each epoch; never the test images. None in tiles, which are no images."""
@@ -216,8 +217,8 @@ class FoldDataModule(pl.LightningDataModule):
         corners = [self.arrays.place(i).tile for i in range(len(names))]
         return [f"{name}, tile at row {y}, column {x}" for name, (y, x) in zip(names, corners, strict=True)]
 
-    def _loader(self, data: TorchDataset, batch_size: int, **more: Any) -> DataLoader:
+    def _loader(self, data: TorchDataset, **more: Any) -> DataLoader:
         return DataLoader(
-            data, batch_size, num_workers=self.workers, persistent_workers=self.workers > 0,
+            data, num_workers=self.workers, persistent_workers=self.workers > 0,
             pin_memory=torch.cuda.is_available(), **more,
         )  # fmt: skip

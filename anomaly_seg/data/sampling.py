@@ -1,6 +1,7 @@
 """Order of the training images as a pure function of (seed, epoch): a resumed run sees what it would have seen."""
 
 from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
@@ -99,3 +100,53 @@ class EpochSampler(Sampler[Draw]):
     def __iter__(self) -> Iterator[Draw]:
         for position, index in enumerate(self.order(self.epoch)):
             yield Draw(int(index), self.epoch, position)
+
+
+class Share(NamedTuple):
+    """One device's part of a batch: the place of its first image, how many they are, and what its mean loss weighs so
+    that the mean over all devices is the mean over the whole batch."""
+
+    first: int
+    images: int
+    weight: float
+
+
+def share_of(size: int, device: int, devices: int) -> Share:
+    """The part of a batch of `size` images that falls to a device: runs of the batch, as even as can be.
+
+    >>> [share_of(5, device, 2) for device in (0, 1)]
+    [Share(first=0, images=2, weight=0.8), Share(first=2, images=3, weight=1.2)]
+    """
+    first, end = (size * number // devices for number in (device, device + 1))
+    return Share(first, end - first, (end - first) * devices / size)
+
+
+class DeviceBatches(Sampler[list[Draw]]):
+    """Batches of one epoch; where several devices share each step, the part of one of them.
+
+    The batches of all devices together are those of one device alone, in the same order. Of a last batch with fewer
+    images than devices, a device without one gets the first again, and a weight of 0.
+
+    Args:
+        sampler: order of all images.
+        batch_size: images a step, over all devices.
+        device: which of them this is, from 0.
+        devices: how many there are.
+    """
+
+    def __init__(self, sampler: EpochSampler, batch_size: int, device: int = 0, devices: int = 1) -> None:
+        self.sampler, self.batch_size, self.device, self.devices = sampler, batch_size, device, devices
+
+    def __len__(self) -> int:
+        return -(-len(self.sampler) // self.batch_size)
+
+    def share(self, batch: int) -> Share:
+        """This device's part of a batch of the epoch, counted from 0."""
+        size = min(self.batch_size, len(self.sampler) - batch * self.batch_size)
+        return share_of(size, self.device, self.devices)
+
+    def __iter__(self) -> Iterator[list[Draw]]:
+        draws = iter(self.sampler)
+        for batch in range(len(self)):
+            whole, (first, images, _) = list(islice(draws, self.batch_size)), self.share(batch)
+            yield whole[first : first + images] or whole[:1]

@@ -19,8 +19,9 @@ from anomaly_seg.losses import Phase, check_phases
 from anomaly_seg.models.base import Network
 from anomaly_seg.models.heads import prior_log_odds
 from anomaly_seg.quick_lightning import LightningEnvironment, pl
-from anomaly_seg.settings import ModelSettings, Settings, TrainerSettings
+from anomaly_seg.settings import ModelSettings, Settings
 from anomaly_seg.training.checkpoint import CHECKPOINT, CheckpointFile
+from anomaly_seg.training.devices import SyncLearningNorms, check_devices
 from anomaly_seg.training.loggers import RunLogger
 from anomaly_seg.training.module import SegmentationModule
 from anomaly_seg.training.precision import resolve_precision
@@ -110,6 +111,7 @@ def check_model(settings: Settings) -> list[str]:
         _module(settings, network, [])
         if settings.model.start is not None:
             load_start(network, settings.model.start)
+        check_devices(settings, network)
         recipe(settings.augment)
     except InputError as error:
         return [str(error)]
@@ -162,34 +164,44 @@ def _module(settings: Settings, network: Network, image_names: list[str]) -> Seg
 
 
 def make_trainer(
-    settings: Settings, folder: Path, logger: RunLogger, watching: Sequence[pl.Callback] = ()
+    settings: Settings, folder: Path, logger: RunLogger, watching: Sequence[pl.Callback] = (), device: int = 0
 ) -> pl.Trainer:
-    """Lightning's Trainer with callbacks that watch it; one checkpoint, after every epoch."""
+    """Lightning's Trainer with callbacks that watch it; one checkpoint, after every epoch.
+
+    Of several devices the first alone shows a bar and makes a profile.
+    """
     checkpoint = pl.callbacks.ModelCheckpoint(
         folder, CHECKPOINT.removesuffix(".ckpt"), enable_version_counter=False, save_on_train_epoch_end=True
     )
     callbacks: list[pl.Callback] = [*watching, checkpoint]
-    if settings.profile:
+    if settings.profile and device == 0:
         callbacks.append(ProfileSteps(folder))
-    if settings.trainer.enable_progress_bar:
+    options = _trainer_options(settings)
+    options["enable_progress_bar"] &= device == 0
+    if options["enable_progress_bar"]:
         callbacks.append(LossBar(refresh_rate=1 if sys.stderr.isatty() else 100))
     return pl.Trainer(
         max_epochs=settings.all_epochs,
         logger=logger.lightning,
         callbacks=callbacks,
         # Inside a job of SLURM Lightning would find that out, count devices by tasks, and requeue on its own.
-        plugins=[CheckpointFile(), LightningEnvironment()],
+        plugins=[CheckpointFile(), LightningEnvironment(), SyncLearningNorms()],
         default_root_dir=folder,
         enable_model_summary=False,
         num_sanity_val_steps=0,
-        **_trainer_options(settings.trainer),
+        **options,
     )
 
 
-def _trainer_options(trainer: TrainerSettings) -> dict[str, Any]:
+def _trainer_options(settings: Settings) -> dict[str, Any]:
     """The arguments of Lightning's own; the rest is the LightningModule's."""
+    trainer = settings.trainer
     options = trainer.model_dump(exclude={"channels_last", "compile"})
     options["precision"] = resolve_precision(trainer)
     # "warn", because bilinear up-sampling has no deterministic gradient on CUDA.
     options["deterministic"] = "warn" if trainer.deterministic else False
+    if settings.devices > 1:
+        # A phase leaves parameters out, and so may the weights of its losses.
+        options["strategy"] = pl.strategies.DDPStrategy(find_unused_parameters=True)
+        options["use_distributed_sampler"] = False  # `DeviceBatches` splits the batches
     return options

@@ -106,7 +106,8 @@ class WatchLearning(pl.Callback):
         due = done >= 1 or (done >= JUDGED_FROM and later)
         if due and not learned and number not in self.warned:
             self.warned.append(number)
-            _say(self.last[number], module.optimizer_settings.lr, trainer.current_epoch + 1)
+            if trainer.is_global_zero:  # of several devices, which all know it
+                _say(self.last[number], module.optimizer_settings.lr, trainer.current_epoch + 1)
 
     def _reference(self, module: SegmentationModule, weights: Mapping[str, float], epoch: int) -> tuple[float, float]:
         """Loss of the best constant guess over the samples of an epoch, and the lowest possible one."""

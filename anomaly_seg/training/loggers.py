@@ -11,7 +11,7 @@ from filelock import FileLock
 
 from anomaly_seg.errors import InputError
 from anomaly_seg.extras import missing
-from anomaly_seg.quick_lightning import pl
+from anomaly_seg.quick_lightning import DummyLogger, pl
 from anomaly_seg.results import run_files
 from anomaly_seg.results.schema import Result
 from anomaly_seg.settings import Settings
@@ -127,17 +127,20 @@ def summary(result: Result) -> dict[str, float]:
     return {k: float(v) for k, v in figures.items() if v is not None}
 
 
-def make_logger(settings: Settings, folder: Path, resumed: bool = False) -> RunLogger:
-    """The logger that the settings ask for.
+def make_logger(settings: Settings, folder: Path, resumed: bool = False, device: int = 0) -> RunLogger:
+    """The logger that the settings ask for, on the first device of the run; on the others one that logs nothing.
 
     Args:
         settings: of the run.
         folder: of the run.
         resumed: whether the run goes on from a checkpoint.
+        device: number of this process's device among the run's, from 0.
 
     Raises:
         InputError: unknown kind, or its package is not installed.
     """
+    if device:
+        return RunLogger(DummyLogger())
     kind = settings.logger.kind
     makers = {"csv": _csv, "tensorboard": _tensorboard, "wandb": _wandb, "mlflow": _mlflow}
     if kind not in makers:

@@ -82,6 +82,8 @@ class SegmentationModule(pl.LightningModule):
         self.last_loss = float("nan")  # mean over the last finished epoch; a run that is resumed after it knows it too
         self.start: StartWeights | None = None  # what the weights were before training; None: random
         self.averaged = torch.optim.swa_utils.AveragedModel(network, multi_avg_fn=self._average) if average else None
+        if self.averaged is not None:
+            self.averaged.requires_grad_(False)  # or several devices would wait for its gradients
         self.loss = make_loss(compiled)
         self.step_losses = StepLosses(image_names)
         self.prepared: Phase | None = None  # whose parts learn now
@@ -96,8 +98,12 @@ class SegmentationModule(pl.LightningModule):
             loss, terms = self.loss(self.network, image, batch.mask, batch.label, weights, self.positive_weight)
         except ValueError as error:  # a loss on a logit that the network does not have
             raise InputError(f"model.phases: {error}") from error
-        self.step_losses.add(self.global_step, batch.index, loss, terms)
-        return loss
+        if self.trainer.world_size == 1:
+            self.step_losses.add(self.global_step, batch.index, loss, terms)
+            return loss
+        share = self.trainer.train_dataloader.batch_sampler.share(batch_index)  # type: ignore[union-attr]
+        self.step_losses.add(self.global_step, batch.index[: share.images], loss, terms)
+        return loss * share.weight  # of which the gradients are averaged over the devices
 
     @property
     def phase(self) -> Phase:
@@ -112,8 +118,11 @@ class SegmentationModule(pl.LightningModule):
         from torchmetrics import MetricCollection
         from torchmetrics.classification import BinaryAUROC, BinaryAveragePrecision, BinaryF1Score, BinaryJaccardIndex
 
-        self.judges = MetricCollection({"AP": BinaryAveragePrecision(), "AUROC": BinaryAUROC()})  # on the CPU: float64
-        self.pixel_judges = MetricCollection({"IoU": BinaryJaccardIndex(), "Dice": BinaryF1Score()}).to(self.device)
+        own: dict[str, Any] = {"sync_on_compute": False}  # each of several devices sees all validation images
+        # On the CPU: float64.
+        self.judges = MetricCollection({"AP": BinaryAveragePrecision(**own), "AUROC": BinaryAUROC(**own)})
+        pixel_judges = MetricCollection({"IoU": BinaryJaccardIndex(**own), "Dice": BinaryF1Score(**own)})
+        self.pixel_judges = pixel_judges.to(self.device)
 
     def validation_step(self, batch: Batch, batch_index: int) -> None:
         """Image-level ranking and, at probability 1/2, pixel-level overlap of the validation images."""
@@ -130,6 +139,10 @@ class SegmentationModule(pl.LightningModule):
     def on_validation_epoch_end(self) -> None:
         for prefix, judges in (("validation", self.judges), ("validation_pixel", self.pixel_judges)):
             self.log_dict({f"{prefix}/{k}": v for k, v in judges.compute().items()})
+
+    def on_train_start(self) -> None:
+        if self.trainer.world_size > 1:
+            self.step_losses.gather = self._gather
 
     def on_train_epoch_start(self) -> None:
         self.step_losses.restart()
@@ -160,7 +173,7 @@ class SegmentationModule(pl.LightningModule):
         self.last_loss, start = checkpoint["last_loss"], checkpoint.get("start")  # older checkpoints do not say
         self.start = StartWeights(**start) if start else None
         before, now = checkpoint.get("threads"), torch.get_num_threads()  # older checkpoints do not say
-        if before not in (None, now):
+        if before not in (None, now) and self.trainer.is_global_zero:
             print(
                 f"the run began with {before} CPU threads and goes on with {now}: sums are rounded in another order, "
                 f"so its weights will differ a little from an uninterrupted run's; threads={before} keeps them equal",
@@ -205,6 +218,12 @@ class SegmentationModule(pl.LightningModule):
         """From 1 to 0 over each phase: what a later phase trains starts fresh, and needs a full rate."""
         _, start, end = phase_at(self.phases, step, self.total_steps)
         return 0.5 * (1 + math.cos(math.pi * (step - start) / max(1, end - start)))
+
+    def _gather(self, value: Any) -> list[Any]:
+        """What each device has, in the order of devices; all of them call it."""
+        values = [None] * self.trainer.world_size
+        torch.distributed.all_gather_object(values, value)
+        return values
 
     def _freeze(self, phase: Phase) -> None:
         """Only the phase's parts learn. Frozen ones are in evaluation mode, or their normalisation would move on."""

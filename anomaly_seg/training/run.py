@@ -2,15 +2,19 @@
 
 import contextlib
 import logging
+import os
 import signal
 import sys
 import time
 import warnings
+from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
 from anomaly_seg.data.datamodule import FoldDataModule
+from anomaly_seg.data.records import Dataset
 from anomaly_seg.evaluation.evaluate import evaluate
 from anomaly_seg.models.base import parameter_count
 from anomaly_seg.quick_lightning import SIGTERMException, pl
@@ -20,6 +24,7 @@ from anomaly_seg.settings import Settings
 from anomaly_seg.training import memory
 from anomaly_seg.training.build import make_data, make_module, make_trainer, read_dataset
 from anomaly_seg.training.checkpoint import CHECKPOINT
+from anomaly_seg.training.devices import check_devices, on_devices
 from anomaly_seg.training.learning import WatchLearning
 from anomaly_seg.training.loggers import make_logger
 from anomaly_seg.training.module import SegmentationModule
@@ -47,29 +52,77 @@ def run(settings: Settings) -> Path:
     if finished:
         _say_finished(folder, settings)
         return folder
+    parts = _prepare(settings, read_dataset(settings), replaced=settings.overwrite)
+    check_devices(settings, parts.module.network)
+    start_run_folder(folder, settings)  # nothing that was there is lost before all of the above is known to work
+    if settings.devices == 1:
+        _train_and_score(settings, parts)
+    else:
+        on_devices(settings.devices, train_on_device, settings)
+    return folder
+
+
+def train_on_device(device: int, settings: Settings) -> None:
+    """What the process of one of several devices does: train with the others; the first, device 0, writes and scores.
+
+    Raises:
+        InputError: as `run`.
+    """
+    _quiet()
+    if settings.threads:
+        os.environ["OMP_NUM_THREADS"] = str(settings.threads)  # else Lightning divides the cores among the processes
+    dataset = replace(read_dataset(settings), notes=[])  # which the run has said before it started this process
+    # What was to be replaced in the run's folder is gone by now: a checkpoint is this run's own.
+    _train_and_score(settings, _prepare(settings, dataset), device)
+
+
+class Parts(NamedTuple):
+    """What a run trains with: data, network, and the checkpoint that it goes on from, if it does."""
+
+    data: FoldDataModule
+    module: SegmentationModule
+    resume: Path | None
+
+
+def _prepare(settings: Settings, dataset: Dataset, replaced: bool = False) -> Parts:
+    """Data and network, in a process with the threads and the seed that the settings ask for.
+
+    Args:
+        settings: of the run.
+        dataset: from its reader.
+        replaced: whether what lies in the run's folder is to be replaced.
+    """
     if settings.threads:
         torch.set_num_threads(settings.threads)
     memory.reset_peak()
     pl.seed_everything(settings.seed, workers=True, verbose=False)
-    data = make_data(settings, read_dataset(settings))
+    data = make_data(settings, dataset)
     module = make_module(settings, data)
-    checkpoint = folder / CHECKPOINT
-    resume = checkpoint if checkpoint.exists() and not settings.overwrite else None
+    checkpoint = settings.folder / CHECKPOINT
+    resume = checkpoint if checkpoint.exists() and not replaced else None
     if resume is None:  # else the checkpoint says with what it began
         module.start = begin(settings, module.network, data)
-    start_run_folder(folder, settings)  # nothing that was there is lost before all of the above is known to work
-    logger = make_logger(settings, folder, resumed=resume is not None)
+    return Parts(data, module, resume)
+
+
+def _train_and_score(settings: Settings, parts: Parts, device: int = 0) -> None:
+    """Train, from the last finished epoch where there is one. The first device writes all files, result.json last."""
+    folder, (data, module, resume) = settings.folder, parts
+    logger = make_logger(settings, folder, resume is not None, device)
     timer = pl.callbacks.Timer()  # its seconds are in the checkpoint: a resumed run counts all of its own
     learning = WatchLearning(data)
-    trainer = make_trainer(settings, folder, logger, [timer, learning])
+    trainer = make_trainer(settings, folder, logger, [timer, learning], device)
     try:
         _fit(trainer, module, data, resume)
+        if settings.devices > 1:
+            torch.distributed.destroy_process_group()  # together: the others end here
+        if device:
+            return
         result = _score(settings, folder, data, module, trainer, timer, learning)
         logger.finish(result, folder)
         run_files.write_result(folder, result)
     finally:
         logger.close(failed=not run_files.finished(folder))
-    return folder
 
 
 def _say_finished(folder: Path, settings: Settings) -> None:
@@ -115,7 +168,7 @@ def _score(
 
 
 def _fit(trainer: pl.Trainer, module: SegmentationModule, data: FoldDataModule, resume: Path | None) -> None:
-    """Train, from the last finished epoch where there is one."""
+    """Lightning's fit, whose Ctrl-C is everybody's."""
     handler = signal.getsignal(signal.SIGINT)
     try:
         trainer.fit(module, data, ckpt_path=resume, weights_only=True)
@@ -137,6 +190,7 @@ def _quiet() -> None:
         ".*smaller than the logging interval.*",  # losses are logged by epoch
         ".*Total length of `list` across ranks is zero.*",  # without validation images
         ".*`srun` command is available.*",  # on a machine with SLURM, whoever starts the run
+        ".*sync_dist=True.*",  # losses are gathered by `StepLosses`
         ".*isinstance.treespec, LeafSpec.. is deprecated.*",  # Lightning's own business with torch
     ):
         warnings.filterwarnings("ignore", message)

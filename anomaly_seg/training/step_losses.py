@@ -1,8 +1,8 @@
 """The losses of training steps: checked and averaged without waiting for the device at every step."""
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -24,15 +24,26 @@ class Step(NamedTuple):
     values: Tensor
 
 
+class ReadStep(NamedTuple):
+    """One device's part of a step, on the host."""
+
+    images: int
+    values: dict[str, float]
+
+
 class StepLosses:
     """Losses of one epoch, summed on the host.
 
     Args:
         image_names: by index, to name the image of a loss that is not finite.
+
+    Attributes:
+        gather: from a value to the list of those of all devices that share each step; they call it together.
     """
 
     def __init__(self, image_names: Sequence[str] = ()) -> None:
         self.image_names = list(image_names)
+        self.gather: Callable[[Any], list[Any]] = lambda value: [value]
         self.restart()
 
     def restart(self) -> None:
@@ -54,22 +65,24 @@ class StepLosses:
         if not steps:
             return
         numbers = iter(torch.cat([step.values for step in steps]).tolist())
-        for step in steps:
-            values = {name: next(numbers) for name in step.names}
-            if not math.isfinite(values["loss"]):
-                raise NotFiniteError(self._complaint(step, values))
-            for name, value in values.items():
-                total, count = self.sums.get(name, (0.0, 0))
-                self.sums[name] = (total + value * len(step.images), count + len(step.images))
+        read = [ReadStep(len(step.images), {name: next(numbers) for name in step.names}) for step in steps]
+        for step, parts in zip(steps, zip(*self.gather(read), strict=True), strict=True):
+            for device, (images, values) in enumerate(parts):
+                if not math.isfinite(values["loss"]):
+                    shown = self.gather(step.images.tolist())[device]
+                    raise NotFiniteError(self._complaint(step.number, shown, values))
+                for name, value in values.items():
+                    total, count = self.sums.get(name, (0.0, 0))
+                    self.sums[name] = (total + value * images, count + images)
 
     def means(self) -> dict[str, float]:
         """By name, over the images of the steps that had such a loss and have been read."""
         return {name: total / count for name, (total, count) in self.sums.items()}
 
-    def _complaint(self, step: Step, values: Mapping[str, float]) -> str:
-        names = [self.image_names[i] if self.image_names else str(i) for i in step.images.tolist()]
+    def _complaint(self, number: int, images: Sequence[int], values: Mapping[str, float]) -> str:
+        names = [self.image_names[i] if self.image_names else str(i) for i in images]
         terms = ", ".join(f"{name.removeprefix('loss/')} {value:g}" for name, value in values.items() if name != "loss")
         return (
-            f"loss is not finite at step {step.number}, image {', '.join(names)} ({terms}): "
+            f"loss is not finite at step {number}, image {', '.join(names)} ({terms}): "
             "look at that image and mask, lower optimizer.lr, or set trainer.gradient_clip_val=1"
         )

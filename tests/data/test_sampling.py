@@ -7,7 +7,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anomaly_seg.data.sampling import ORDERS, Draw, EpochSampler, alternating, balanced, uniform
+from anomaly_seg.data.sampling import (
+    ORDERS,
+    DeviceBatches,
+    Draw,
+    EpochSampler,
+    alternating,
+    balanced,
+    share_of,
+    uniform,
+)
 from anomaly_seg.errors import InputError
 
 SEEDS = st.integers(0, 2**32 - 1)
@@ -92,6 +101,30 @@ def test_the_sampler_gives_data_set_indices_and_places() -> None:
     assert list(sampler) == [Draw([10, 20, 30, 40][i], 2, place) for place, i in enumerate(order)]
     assert len(sampler) == 4
     assert list(sampler) == list(sampler)
+
+
+@given(images=st.integers(2, 30), batch_size=st.integers(1, 9), devices=st.integers(1, 5), epoch=st.integers(0, 3))
+def test_devices_share_each_batch_in_the_order_of_one(images: int, batch_size: int, devices: int, epoch: int) -> None:
+    sampler = EpochSampler(range(images), np.arange(images) % 2, "alternating", seed=1)
+    sampler.set_epoch(epoch)
+    whole = list(DeviceBatches(sampler, batch_size))
+    assert [draw for batch in whole for draw in batch] == list(sampler)
+    assert {len(batch) for batch in whole[:-1]} <= {batch_size} and 1 <= len(whole[-1]) <= batch_size
+    parts = [DeviceBatches(sampler, batch_size, device, devices) for device in range(devices)]
+    for number, batches in enumerate(zip(*parts, strict=True)):
+        shares = [part.share(number) for part in parts]
+        assert [d for batch, share in zip(batches, shares, strict=True) for d in batch[: share.images]] == whole[number]
+        assert all(len(batch) == max(1, share.images) for batch, share in zip(batches, shares, strict=True))
+        assert max(s.images for s in shares) - min(s.images for s in shares) <= 1
+        # A mean over devices of weighted means over images is the mean over all images.
+        assert [s.weight * len(whole[number]) / devices for s in shares] == pytest.approx([s.images for s in shares])
+    assert len(parts[0]) == len(whole)
+
+
+def test_shares_by_hand() -> None:
+    assert [share_of(4, device, 2) for device in (0, 1)] == [(0, 2, 1.0), (2, 2, 1.0)]
+    assert [share_of(1, device, 2) for device in (0, 1)] == [(0, 0, 0.0), (0, 1, 2.0)]
+    assert [share_of(3, device, 2)[:2] for device in (0, 1)] == [(0, 1), (1, 2)]
 
 
 def test_what_a_sampler_refuses() -> None:

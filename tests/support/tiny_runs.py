@@ -30,14 +30,19 @@ TINY = [
 ]  # fmt: skip
 
 
-def tiny_settings(output: Path, *overrides: str) -> Settings:
-    """The settings of a tiny run below `output`; an override wins over the same key of TINY."""
+def tiny_words(output: Path, *overrides: str) -> list[str]:
+    """The command's words for a tiny run below `output`; an override wins over the same key of TINY."""
     keys = {o.lstrip("+~").split("=")[0] for o in overrides}
     words = [w for w in TINY if w.split("=")[0] not in keys]
     if any(o.startswith("data=") and o != "data=synthetic" for o in overrides):  # which take what they find
         words = [w for w in words if not w.startswith("data.reader.")]
     words += [] if "output_dir" in keys else [f"output_dir={output}"]
-    return compose_settings([*words, *overrides])
+    return [*words, *overrides]
+
+
+def tiny_settings(output: Path, *overrides: str) -> Settings:
+    """The settings of such a run."""
+    return compose_settings(tiny_words(output, *overrides))
 
 
 def train(output: Path, overrides: list[str], kill_at: int | None = None) -> None:

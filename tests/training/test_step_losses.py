@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from anomaly_seg.training.step_losses import READ_EVERY, NotFiniteError, StepLosses
+from anomaly_seg.training.step_losses import READ_EVERY, NotFiniteError, ReadStep, StepLosses
 
 
 def add(losses: StepLosses, number: int, images: list[int], **terms: float) -> None:
@@ -23,6 +23,30 @@ def test_means_are_over_images() -> None:
     losses.restart()
     assert losses.means() == {}
     losses.read()  # nothing has come in
+
+
+def test_means_are_over_the_images_of_all_devices() -> None:
+    other = StepLosses(["a", "b", "c"])  # of a device that has 2 images, and in the second step none
+    add(other, 0, [0, 1], f1=1.0)
+    add(other, 1, [], f1=9.0)
+    seen: list[list] = []
+    other.gather = lambda value: (seen.append(value), [value])[1]
+    other.read()
+    losses = StepLosses()
+    losses.gather = lambda value: [value, *seen]
+    add(losses, 0, [2], f1=4.0)
+    add(losses, 1, [2], f1=2.0)
+    losses.read()
+    assert losses.means() == pytest.approx({"loss": (4 + 2 * 1 + 2) / 4, "loss/f1": 2.0})
+
+
+def test_the_bad_image_of_another_device_is_told() -> None:
+    losses = StepLosses(["a", "b", "c"])
+    theirs = {"ReadStep": [ReadStep(1, {"loss": math.nan, "loss/f1": math.nan})], "int": [2]}
+    losses.gather = lambda value: [value, theirs[type(value[0]).__name__]]
+    add(losses, 4, [0], f1=1.0)
+    with pytest.raises(NotFiniteError, match=r"step 4, image c \(f1 nan\)"):
+        losses.read()
 
 
 def test_a_phase_that_ends_inside_an_epoch_has_means_of_its_own_steps() -> None:
