@@ -1,20 +1,19 @@
 """One training run as a story: settings, data, network, fit, scores, result."""
 
 import contextlib
+import io
 import logging
 import os
 import signal
 import sys
 import time
 import warnings
-from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 
 from anomaly_seg.data.datamodule import FoldDataModule
-from anomaly_seg.data.records import Dataset
 from anomaly_seg.evaluation.evaluate import evaluate
 from anomaly_seg.models.base import parameter_count
 from anomaly_seg.quick_lightning import SIGTERMException, pl
@@ -52,7 +51,7 @@ def run(settings: Settings) -> Path:
     if finished:
         _say_finished(folder, settings)
         return folder
-    parts = _prepare(settings, read_dataset(settings), replaced=settings.overwrite)
+    parts = _prepare(settings, replaced=settings.overwrite)
     check_devices(settings, parts.module.network)
     start_run_folder(folder, settings)  # nothing that was there is lost before all of the above is known to work
     if settings.devices == 1:
@@ -71,9 +70,10 @@ def train_on_device(device: int, settings: Settings) -> None:
     _quiet()
     if settings.threads:
         os.environ["OMP_NUM_THREADS"] = str(settings.threads)  # else Lightning divides the cores among the processes
-    dataset = replace(read_dataset(settings), notes=[])  # which the run has said before it started this process
-    # What was to be replaced in the run's folder is gone by now: a checkpoint is this run's own.
-    _train_and_score(settings, _prepare(settings, dataset), device)
+    with contextlib.redirect_stderr(io.StringIO()):  # the run has said it all before it started this process
+        # What was to be replaced in the run's folder is gone by now: a checkpoint is this run's own.
+        parts = _prepare(settings)
+    _train_and_score(settings, parts, device)
 
 
 class Parts(NamedTuple):
@@ -84,19 +84,18 @@ class Parts(NamedTuple):
     resume: Path | None
 
 
-def _prepare(settings: Settings, dataset: Dataset, replaced: bool = False) -> Parts:
+def _prepare(settings: Settings, replaced: bool = False) -> Parts:
     """Data and network, in a process with the threads and the seed that the settings ask for.
 
     Args:
         settings: of the run.
-        dataset: from its reader.
         replaced: whether what lies in the run's folder is to be replaced.
     """
     if settings.threads:
         torch.set_num_threads(settings.threads)
     memory.reset_peak()
     pl.seed_everything(settings.seed, workers=True, verbose=False)
-    data = make_data(settings, dataset)
+    data = make_data(settings, read_dataset(settings))
     module = make_module(settings, data)
     checkpoint = settings.folder / CHECKPOINT
     resume = checkpoint if checkpoint.exists() and not replaced else None
