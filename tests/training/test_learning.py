@@ -103,7 +103,7 @@ class Halting:
                 step_losses=SimpleNamespace(read=lambda: None, means=lambda means=means: means),
                 optimizer_settings=SimpleNamespace(lr=0.001),
             )
-            trainer = SimpleNamespace(global_step=(epoch + 1) * self.steps, current_epoch=epoch)
+            trainer = SimpleNamespace(global_step=(epoch + 1) * self.steps, current_epoch=epoch, is_global_zero=True)
             self.watch.on_train_epoch_end(trainer, module)  # type: ignore[arg-type]
         return self.watch.phases
 
