@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help install dev demo test test-slurm docs lint format clean
+.PHONY: help install dev demo test test-slurm test-timm docs lint format clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -37,6 +37,20 @@ test: dev ## run the tests
 test-slurm: dev ## run the tests on a SLURM of their own, as root; needs slurm-wlm and munge
 	$(BIN)/python -m pytest tests/slurm
 
+# Torchvision, which timm imports, is built for torch with CUDA; beside the CPU build that constraints.txt names it fails.
+TIMM := .venv-timm
+
+$(TIMM)/.installed: pyproject.toml constraints.txt constraints-dev.txt requirements-timm.txt
+	$(PYTHON) -m venv $(TIMM)
+	grep --invert-match '^torch==' constraints.txt > $(TIMM)/constraints.txt
+	$(TIMM)/bin/python -m pip install --quiet --disable-pip-version-check --constraint $(TIMM)/constraints.txt \
+	  --constraint constraints-dev.txt --requirement requirements-timm.txt --editable '.[timm,onnx]'
+	@touch $@
+
+test-timm: $(TIMM)/.installed ## the tests of encoder=timm, in an environment of their own
+	$(TIMM)/bin/python -m pytest tests/with_timm
+	$(TIMM)/bin/python -m pytest tests/test_conf.py -k encoder=timm
+
 docs: dev ## build the documentation (docs/_build/html); warnings are errors
 	rm -rf docs/_build docs/reference
 	$(BIN)/python -m sphinx --builder html --conf-dir docs --fail-on-warning --keep-going --quiet . docs/_build/html
@@ -51,4 +65,4 @@ format: dev ## rewrite the code in the project's format
 	$(BIN)/ruff check --fix .
 
 clean: ## remove .venv and what runs left behind
-	rm -rf $(VENV) demo runs docs/_build docs/reference .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(TIMM) demo runs docs/_build docs/reference .pytest_cache .mypy_cache .ruff_cache

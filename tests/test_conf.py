@@ -21,7 +21,10 @@ from anomaly_seg.training.run import run
 
 CONF = config_folder()
 FILES = sorted(path for path in CONF.glob("*/*.yaml"))
+ELSEWHERE = {"encoder=timm"} if importlib.util.find_spec("timm") is None else set()
+"""Options that only `make test-timm` has the library for."""
 OPTIONS = [f"{path.parent.name}={path.stem}" for path in FILES if path.parent.name != "common"]
+OPTIONS = [option for option in OPTIONS if option not in ELSEWHERE]
 LAUNCHERS = sorted((CONF / "hydra" / "launcher").glob("*.yaml"))
 CHANGES = [option for option in OPTIONS if option.startswith("change=")]
 NEEDS = {"experiment=search": "optuna", "logger=wandb": "wandb", "logger=tensorboard": "tensorboard"}
@@ -53,6 +56,8 @@ def words(option: str, tmp_path: Path) -> list[str]:
         return [option, f"data.root={OWN_DATA[option](tmp_path / 'data')}", "data.folds=3"]
     if option.startswith("experiment="):
         return [option, "data=synthetic"]
+    if option == "encoder=timm":
+        return [option, "model.network.encoder.name=resnet18", "model.network.encoder.weights=null"]
     if option == "logger=wandb":
         return [option, "logger.mode=offline"]
     if option == "trainer=ddp":

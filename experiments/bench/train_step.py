@@ -15,7 +15,7 @@ import json
 import os
 import resource
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +26,11 @@ from networks import use_torchs_norm
 from torch import Tensor
 from tqdm import tqdm
 
-from anomaly_seg.losses import make_phases
 from anomaly_seg.models.base import Network
 from anomaly_seg.results.environment import describe
-from anomaly_seg.training.compose import compose
+from anomaly_seg.settings import ModelSettings
+from anomaly_seg.training.build import make_phases
+from anomaly_seg.training.compose import compose_settings
 from anomaly_seg.training.module import compiled_as, make_loss
 
 MODELS = ("one_stage", "seg_dec", "unet")
@@ -77,7 +78,7 @@ def variants(model: str, device: str) -> dict[str, dict[str, Any]]:
 def make_step(model: str, options: argparse.Namespace, how: dict[str, Any]) -> Callable[[], float]:
     """A function that takes one step and returns its seconds."""
     torch.manual_seed(0)
-    settings, device = compose([f"model={model}", f"scale={options.scale}"]), options.device
+    settings, device = compose_settings([f"model={model}", f"scale={options.scale}"]), options.device
     arguments = dict(settings.model.network) | {"head_bias": -5.0}
     if "large_kernel" in arguments:
         arguments["large_kernel"] = how["large_kernel"]
@@ -88,7 +89,7 @@ def make_step(model: str, options: argparse.Namespace, how: dict[str, Any]) -> C
     network = network.to(device, memory_format=layout)
     size = (1, 1, settings.scale.height, settings.scale.width)
     image = torch.rand(size).to(device).contiguous(memory_format=layout)
-    compute = (inference if options.inference else training)(network, image, settings.model.phases, how)
+    compute = (inference if options.inference else training)(network, image, settings.model, how)
 
     def step() -> float:
         torch.backends.cudnn.benchmark = how["tuned"]
@@ -103,11 +104,13 @@ def make_step(model: str, options: argparse.Namespace, how: dict[str, Any]) -> C
     return step
 
 
-def training(network: Network, image: Tensor, phases: Any, how: dict[str, Any]) -> Callable[[], Callable[[], None]]:
+def training(
+    network: Network, image: Tensor, model: ModelSettings, how: dict[str, Any]
+) -> Callable[[], Callable[[], None]]:
     """Forward and losses; what it returns goes backward and steps."""
     mask = torch.zeros_like(image)
     mask[..., 100:140, 60:70] = 1
-    label, weights = torch.ones(1, device=image.device), make_phases(phases)[0].weights
+    label, weights = torch.ones(1, device=image.device), make_phases(model)[0].weights
     optimizer = torch.optim.Adam(network.parameters(), lr=0.001, fused=how["fused"])
     loss_of = make_loss(how["compile"])
 
@@ -124,7 +127,9 @@ def training(network: Network, image: Tensor, phases: Any, how: dict[str, Any]) 
     return compute
 
 
-def inference(network: Network, image: Tensor, phases: Any, how: dict[str, Any]) -> Callable[[], Callable[[], None]]:
+def inference(
+    network: Network, image: Tensor, model: ModelSettings, how: dict[str, Any]
+) -> Callable[[], Callable[[], None]]:
     """Forward, maps and scores."""
     network.eval()
 
@@ -145,20 +150,27 @@ def inference(network: Network, image: Tensor, phases: Any, how: dict[str, Any])
 def measure(model: str, options: argparse.Namespace) -> dict[str, Any]:
     """Median and quartiles in ms by variant, and how many times as fast as plain."""
     steps = {name: make_step(model, options, how) for name, how in variants(model, options.device).items()}
+    return interleave(steps, "plain", options.rounds, options.warmup, model)
+
+
+def interleave(
+    steps: Mapping[str, Callable[[], float]], slow: str, rounds: int, warmup: int, title: str
+) -> dict[str, Any]:
+    """Median and quartiles in ms by name, and how many times as fast as the one named `slow`, by rounds through all."""
     times: dict[str, list[float]] = {name: [] for name in steps}
     for step in steps.values():
-        for _ in range(options.warmup):
+        for _ in range(warmup):
             step()
-    for _ in tqdm(range(options.rounds), desc=model, leave=False):
+    for _ in tqdm(range(rounds), desc=title, leave=False):
         for name, step in steps.items():
             times[name].append(1000 * step())
     found = {}
     for name, values in times.items():
         low, median, high = np.percentile(values, (25, 50, 75)).tolist()
-        times_faster = float(np.median(np.array(times["plain"]) / np.array(values)))
+        times_faster = float(np.median(np.array(times[slow]) / np.array(values)))
         found[name] = {"ms": round(median, 1), "quartiles": [round(low, 1), round(high, 1)],
                        "times_as_fast": round(times_faster, 2)}  # fmt: skip
-        print(f"{model:10} {name:14} {median:8.1f} ms [{low:.1f}, {high:.1f}]  {times_faster:.2f} times as fast")
+        print(f"{title:10} {name:14} {median:8.1f} ms [{low:.1f}, {high:.1f}]  {times_faster:.2f} times as fast")
     return found
 
 

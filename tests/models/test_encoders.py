@@ -1,6 +1,7 @@
 """Encoders: EfficientNet-Lite0 against the published network written out, and what any encoder has to keep."""
 
 import copy
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from anomaly_seg.errors import InputError
 from anomaly_seg.models.encoders import efficientnet_lite0
 from anomaly_seg.models.encoders.base import read_weights, shape_of
 from anomaly_seg.models.encoders.efficientnet_lite0 import ConvNorm, EfficientNetLite0
+from anomaly_seg.models.encoders.timm import TimmEncoder
 from anomaly_seg.models.one_stage import OneStage
 from anomaly_seg.models.seg_dec import SegDec
 from anomaly_seg.models.unet import UNet
@@ -192,6 +194,22 @@ class TestStart:
         torch.save([torch.ones(1)], tmp_path / "list.pth")
         with pytest.raises(ValueError, match="no weights by name"):
             read_weights(tmp_path / "list.pth", None, "")
+
+
+class TestTimm:
+    """What can be said without timm; the rest is in tests/with_timm."""
+
+    def test_the_missing_library_is_named_with_its_remedy(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setitem(sys.modules, "timm", None)
+        with pytest.raises(ValueError, match=r"encoder: needs the package 'timm': pip install 'anomaly-seg\[timm\]'"):
+            TimmEncoder("resnet34")
+
+    def test_a_torchvision_of_another_torch_is_named(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        (tmp_path / "timm.py").write_text("raise RuntimeError('operator torchvision::nms does not exist')")
+        monkeypatch.delitem(sys.modules, "timm", raising=False)
+        monkeypatch.syspath_prepend(tmp_path)
+        with pytest.raises(ValueError, match=r"torchvision that was built for torch \d.*\(operator torchvision::nms"):
+            TimmEncoder("resnet34")
 
 
 class Mine(nn.Module):
