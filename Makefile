@@ -49,7 +49,7 @@ $(TIMM)/.installed: pyproject.toml constraints.txt constraints-dev.txt requireme
 
 test-timm: $(TIMM)/.installed ## the tests of encoder=timm, in an environment of their own
 	$(TIMM)/bin/python -m pytest tests/with_timm
-	$(TIMM)/bin/python -m pytest tests/test_conf.py -k encoder=timm
+	$(TIMM)/bin/python -m pytest 'tests/test_conf.py::test_an_option_takes_a_step[encoder=timm]'
 
 docs: dev ## build the documentation (docs/_build/html); warnings are errors
 	rm -rf docs/_build docs/reference

@@ -16,7 +16,8 @@ from anomaly_seg.errors import InputError
 from anomaly_seg.exporting.ensemble import read_members, read_network
 from anomaly_seg.models.encoders.efficientnet_lite0 import EfficientNetLite0
 from anomaly_seg.models.encoders.timm import TimmEncoder
-from anomaly_seg.training.build import make_network, start_encoder
+from anomaly_seg.training.build import make_network
+from anomaly_seg.training.start import start_encoder
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 INCEPTION = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))

@@ -126,7 +126,7 @@ class TimmEncoder(Encoder):
         found, digest = read_weights(path, None, "set encoder.weights")
         own: dict[str, Tensor] = self.body.state_dict()
         for name, value in own.items():
-            source = name.removeprefix("model.")
+            source = name.partition(".")[2]
             given = found.get(source, value if source.endswith(COUNTER) else None)
             if given is None or given.shape != value.shape:
                 raise ValueError(
@@ -154,7 +154,7 @@ def _timm() -> Any:
 def _features(name: str, **arguments: Any) -> Any:
     """The model as one that gives a list of maps. Raises ValueError if there is none of that name, or none with maps.
 
-    timm's getter leaves the layers behind the last map out, and keeps the names of the whole model's weights behind
+    timm's getter leaves the layers behind the last map out, and keeps the names of the whole model's weights, behind
     "model.".
     """
     timm = _timm()
