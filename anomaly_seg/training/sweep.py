@@ -142,6 +142,13 @@ def _journal() -> Iterator[None]:
             yield
         finally:
             shutil.rmtree(os.environ.pop(JOURNAL), ignore_errors=True)
+            _end_workers()
+
+
+def _end_workers() -> None:
+    """End joblib's workers: those that a second sweep of this process met would write to the journal of the first."""
+    if loky := sys.modules.get("joblib.externals.loky"):
+        loky.get_reusable_executor().shutdown()
 
 
 def _launch(overrides: Sequence[str]) -> None:

@@ -8,8 +8,9 @@ import time
 from pathlib import Path
 
 import pytest
+from joblib.externals.loky import get_reusable_executor
 
-from anomaly_seg.training import journal
+from anomaly_seg.training import journal, sweep
 from anomaly_seg.training.sweep import Failure, train
 
 
@@ -38,6 +39,16 @@ def test_a_line_that_cannot_be_written_or_read_is_left_out(opened: Path) -> None
     opened.rmdir()  # as where a later command has swept it away
     journal.append({"status": "done"})
     assert journal.read() == [] and not opened.exists()
+
+
+def test_joblibs_workers_end_with_their_sweep() -> None:
+    # They keep the environment they began with, so a second sweep's runs would write to the journal of the first.
+    with sweep._journal():
+        first = get_reusable_executor(max_workers=1).submit(os.getenv, journal.JOURNAL).result(timeout=60)
+        assert first == os.environ[journal.JOURNAL]
+    with sweep._journal():
+        second = get_reusable_executor(max_workers=1).submit(os.getenv, journal.JOURNAL).result(timeout=60)
+        assert second == os.environ[journal.JOURNAL] != first
 
 
 def test_without_a_place_the_journal_stays_where_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
