@@ -12,7 +12,7 @@ from anomaly_seg.models.one_stage import OneStage
 from anomaly_seg.models.seg_dec import SegDec
 
 KILL, INTERRUPT = "ANOMALY_SEG_TEST_KILL", "ANOMALY_SEG_TEST_INTERRUPT"
-"""Variables with the number of a forward pass, from 1: before it, the second device of One-Stage is killed, or the
+"""Variables with the number of a training step, from 1: before it, the second device of One-Stage is killed, or the
 first of Seg-Dec interrupts the process that has started it."""
 
 
@@ -25,7 +25,7 @@ class DoubleOneStage(OneStage):
         self.passes = 0
 
     def forward(self, image: Tensor) -> Output:
-        self.passes += 1
+        self.passes += self.training
         device, now = os.environ.get("LOCAL_RANK"), str(self.passes)
         if device == "1" and os.environ.get(KILL) == now:
             os.kill(os.getpid(), signal.SIGKILL)
@@ -41,7 +41,7 @@ class DoubleSegDec(SegDec):
         self.passes = 0
 
     def forward(self, image: Tensor) -> Output:
-        self.passes += 1
+        self.passes += self.training
         device, now = os.environ.get("LOCAL_RANK"), str(self.passes)
         if device == "0" and os.environ.get(INTERRUPT) == now:
             parent = multiprocessing.parent_process()

@@ -27,18 +27,18 @@ from anomaly_seg.training import devices
 from anomaly_seg.training.devices import DeviceError, SyncLearningNorms, check_devices, on_devices
 from anomaly_seg.training.run import CHECKPOINT, run
 
-# 9 training images are batches of 4, 4 and 1: the last leaves one device without an image.
 COMMON = [
-    "batch_size=4", "optimizer=sgd", "optimizer.lr=0.01", "sampler=alternating", "augment=light", "pictures=false",
+    "optimizer=sgd", "sampler=alternating", "augment=light", "pictures=false",
     "data.reader.views=3",
 ]  # fmt: skip
-ONE_STAGE = [
-    *COMMON, "data.reader.groups=5", "model.network._target_=support.double_networks.DoubleOneStage", "epochs=2",
-    "model.average=0.9", "optimizer.momentum=0.9",
+ONE_STAGE = [  # 9 training images are batches of 4, 4 and 1: the last leaves one device without an image
+    *COMMON, "batch_size=4", "optimizer.lr=0.01", "optimizer.momentum=0.9", "epochs=2", "model.average=0.9",
+    "model.network._target_=support.double_networks.DoubleOneStage", "data.reader.groups=5",
 ]  # fmt: skip
-SEG_DEC = [  # the boundary of its phases falls inside the second of three epochs
-    *COMMON, "model=seg_dec", "model.network._target_=support.double_networks.DoubleSegDec", "epochs=1",
-    "model.phases.0.length=1.5", "model.phases.1.length=1.5", "evaluate_on=validation", "data.reader.groups=9",
+SEG_DEC = [  # batches of 6 and 3, of which the devices take 1 and 2; the second phase begins inside the second epoch
+    *COMMON, "batch_size=6", "optimizer.lr=0.0001", "epochs=1", "model=seg_dec", "evaluate_on=validation",
+    "model.network._target_=support.double_networks.DoubleSegDec", "data.reader.groups=9",
+    "model.phases.0.length=1.5", "model.phases.1.length=1.5",
 ]  # fmt: skip
 
 
@@ -172,13 +172,13 @@ def trained(folder: Path) -> dict:
     return torch.load(folder / CHECKPOINT, weights_only=True)
 
 
-def assert_same_training(two: Path, one: Path) -> None:
-    """To the last digits: these networks compute in float64, where the order of a sum hardly matters."""
+def assert_same_training(two: Path, one: Path, tolerance: float) -> None:
+    """These networks compute in float64, where the order of a sum hardly matters; their losses are float32."""
     a, b = trained(two), trained(one)
     assert a["global_step"] == b["global_step"] > 0 and a["epoch"] == b["epoch"]
     assert a["state_dict"].keys() == b["state_dict"].keys()
     for name, value in b["state_dict"].items():
-        torch.testing.assert_close(a["state_dict"][name], value, rtol=0, atol=1e-9, msg=name)
+        torch.testing.assert_close(a["state_dict"][name], value, rtol=0, atol=tolerance, msg=name)
     rows = [list(csv.DictReader((folder / "metrics.csv").open())) for folder in (two, one)]
     assert len(rows[0]) == len(rows[1]) > 1
     for ours, theirs in zip(*rows, strict=True):  # losses are float32, and are means over all devices
@@ -218,20 +218,22 @@ def test_a_device_is_killed_and_a_sweep_goes_on_with_its_run(
     assert command(tmp_path, ONE_STAGE, "seed=0,1", "-m") == 0
     assert "sweep: 2 done, 0 failed, 0 left of 2" in capfd.readouterr().err
     one = run(tiny_settings(tmp_path / "one", *ONE_STAGE))
-    assert_same_training(only(tmp_path / "train", "seed0"), one)
+    assert_same_training(only(tmp_path / "train", "seed0"), one, tolerance=1e-9)
     assert {path.name for path in only(tmp_path / "train", "seed1").iterdir()} == {path.name for path in one.iterdir()}
 
 
 def test_seg_dec_s_phases_interrupted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture
 ) -> None:
-    monkeypatch.setenv(INTERRUPT, "8")
+    monkeypatch.setenv(INTERRUPT, "5")  # in the third epoch of two steps
     assert command(tmp_path, SEG_DEC) == 130
     assert "interrupted; the same command goes on from here" in capfd.readouterr().err
     assert multiprocessing.active_children() == []
+    assert trained(only(tmp_path, CHECKPOINT).parent)["global_step"] == 4
     monkeypatch.delenv(INTERRUPT)
     assert command(tmp_path, SEG_DEC) == 0
-    assert_same_training(only(tmp_path / "train", "seed0"), run(tiny_settings(tmp_path / "one", *SEG_DEC)))
+    one = run(tiny_settings(tmp_path / "one", *SEG_DEC))
+    assert_same_training(only(tmp_path / "train", "seed0"), one, tolerance=1e-7)
 
 
 def test_only_statistics_that_learn_are_shared() -> None:
