@@ -67,6 +67,11 @@ class SyncLearningNorms(TorchSyncBatchNorm):
     def apply(self, model: nn.Module) -> nn.Module:
         for name, part in model.named_children():
             if isinstance(part, nn.BatchNorm2d):
+                if type(part) is not nn.BatchNorm2d:  # timm's have an activation inside, which torch would drop
+                    raise InputError(
+                        f"{type(part).__name__} whose statistics learn cannot be shared by several devices: use "
+                        "model.network.encoder.statistics=frozen, or one device"
+                    )
                 setattr(model, name, nn.SyncBatchNorm.convert_sync_batchnorm(part))
             elif not (isinstance(part, Encoder) and part.frozen_statistics):
                 self.apply(part)
@@ -105,11 +110,14 @@ def check_devices(settings: Settings, network: nn.Module) -> None:
 
 def _check_hardware(settings: Settings, network: nn.Module) -> None:
     accelerator, devices = settings.trainer.accelerator, settings.trainer.devices
+    norms = [
+        part for part in SyncLearningNorms().apply(deepcopy(network)).modules() if isinstance(part, nn.SyncBatchNorm)
+    ]
     there = torch.cuda.device_count()
     if accelerator == "cpu" or (accelerator == "auto" and not there):
         if isinstance(devices, list):
             raise InputError(f"trainer.devices={devices}: CPUs have no numbers; use trainer.devices={len(devices)}")
-        if any(isinstance(part, nn.SyncBatchNorm) for part in SyncLearningNorms().apply(deepcopy(network)).modules()):
+        if norms:
             raise InputError(
                 f"model.network.norm=batch with trainer.devices={devices}: torch shares the statistics of a batch "
                 "between GPUs only; use norm=instance or group, or one device"

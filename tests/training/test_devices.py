@@ -247,3 +247,13 @@ def test_only_statistics_that_learn_are_shared() -> None:
     assert torch.nn.SyncBatchNorm not in map(type, plugin.revert(network).modules())
     learning = plugin.apply(EfficientNetLite0(weights=None, depth=8, statistics="learning"))
     assert [type(part) for part in learning.modules()].count(torch.nn.SyncBatchNorm) == count
+
+
+def test_a_norm_that_does_more_is_refused(tmp_path: Path) -> None:
+    class NormAndActivation(torch.nn.BatchNorm2d):
+        """As timm's."""
+
+    network = OneStage(width_multiplier=1 / 16)
+    network.extra = NormAndActivation(4)
+    with pytest.raises(InputError, match=r"NormAndActivation .*encoder\.statistics=frozen"):
+        check_devices(tiny_settings(tmp_path, "trainer=ddp", "batch_size=2"), network)
