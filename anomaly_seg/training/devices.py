@@ -140,7 +140,7 @@ def on_devices(count: int, work: Callable[..., None], *arguments: Any) -> None:
         InputError: `work` raised it.
         DeviceError: `work` raised anything else, or a process was killed.
     """
-    context = _context(work.__module__)
+    context, method = _context(work.__module__), multiprocessing.get_start_method()
     # The meeting point is this process's, so that its port is known to be free.
     store = torch.distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     peers = {
@@ -153,7 +153,9 @@ def on_devices(count: int, work: Callable[..., None], *arguments: Any) -> None:
         for device in range(count):
             receiver, sender = context.Pipe(duplex=False)
             place = {**os.environ, **peers, "LOCAL_RANK": str(device)}
-            process = context.Process(target=_work, args=(place, os.getcwd(), sender, work, (device, *arguments)))
+            process = context.Process(
+                target=_work, args=(place, os.getcwd(), method, sender, work, (device, *arguments))
+            )
             workers.append(Worker(process, receiver))
             # The main module is not needed, and one without `if __name__ == "__main__"` would start its run again.
             with mock.patch.dict(sys.modules, __main__=ModuleType("__main__")), mock.patch.dict(os.environ, peers):
@@ -176,6 +178,7 @@ def _context(module: str) -> ForkServerContext | SpawnContext:
 def _work(
     environment: Mapping[str, str],
     folder: str,
+    method: str,
     failures: connection.Connection,
     work: Callable[..., None],
     arguments: Sequence[Any],
@@ -185,6 +188,8 @@ def _work(
     signal.signal(signal.SIGINT, signal.default_int_handler)
     if hasattr(os, "setpgrp"):
         os.setpgrp()
+    # Loader processes are to be this one's own: a fork server's would not notice that it has been killed.
+    multiprocessing.set_start_method(method, force=True)
     os.chdir(folder)
     os.environ.clear()  # a fork server has that of the time when it was started
     os.environ.update(environment)

@@ -1,5 +1,6 @@
 """What the processes of `on_devices` do in its tests. Each writes its number and process id into the folder first."""
 
+import multiprocessing
 import os
 import signal
 import time
@@ -20,7 +21,8 @@ def arrive(device: int, folder: Path) -> None:
 def note(device: int, folder: Path) -> None:
     arrive(device, folder)
     seen = [os.environ[name] for name in ("LOCAL_RANK", "NODE_RANK", "MASTER_ADDR", "ANOMALY_SEG_TEST")]
-    (folder / f"note{device}").write_text(" ".join([*seen, os.getcwd()]))
+    seen += [os.getcwd(), multiprocessing.get_start_method()]
+    (folder / f"note{device}").write_text(" ".join(seen))
 
 
 def refuse(device: int, folder: Path) -> None:

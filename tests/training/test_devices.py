@@ -74,9 +74,10 @@ class TestProcesses:
     def test_each_device_knows_its_number_and_the_place(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.chdir(tmp_path)
         monkeypatch.setenv("ANOMALY_SEG_TEST", "today's")  # the fork server is older
+        method = multiprocessing.get_start_method()  # for loader processes, which must not be a fork server's
         on_devices(2, device_work.note, tmp_path)
         for number in "01":
-            assert (tmp_path / f"note{number}").read_text() == f"{number} 0 127.0.0.1 today's {tmp_path}"
+            assert (tmp_path / f"note{number}").read_text() == f"{number} 0 127.0.0.1 today's {tmp_path} {method}"
         assert_gone(*pids(tmp_path))
         assert "MASTER_ADDR" not in os.environ and "LOCAL_RANK" not in os.environ
 
