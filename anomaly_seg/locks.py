@@ -98,4 +98,7 @@ def _flock_excludes(folder: Path) -> bool:
 def _end_command(loss: LeaseCompromise) -> None:
     """End this command as Ctrl-C does: it was suspended or cut off for so long that another may have taken over."""
     print(f"{loss.lock_file}: this lock was lost ({loss.reason}), so this command ends", file=sys.stderr)
-    signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)  # which wakes it, whatever it waits for
+    # A command that a script started in the background is deaf to Ctrl-C.
+    deaf = signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+    wake = signal.SIGTERM if deaf else signal.SIGINT
+    signal.pthread_kill(threading.main_thread().ident or 0, wake)  # which wakes it, whatever it waits for

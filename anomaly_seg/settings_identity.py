@@ -12,7 +12,10 @@ IRRELEVANT = (
 START_DIGEST = "model.start_digest"
 """Key of the content of the file that training began with; the folds of one model may differ in it."""
 
-NEW_KEYS = {"data.mask_threshold": 1, "model.start": False, START_DIGEST: None, "trainer.devices": 1}
+NEW_KEYS = {
+    "data.mask_threshold": 1, "model.encoder": "", "model.encoder_lr_factor": 1.0, "model.network.encoder": None,
+    "model.start": False, START_DIGEST: None, "trainer.devices": 1,
+}  # fmt: skip
 """Keys that digests of older versions lack, with what runs did then: at that value they are left out of a digest."""
 
 

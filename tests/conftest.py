@@ -1,7 +1,10 @@
 """What all tests share: one thread, a cache of their own, and tiny runs."""
 
 import os
+import signal
 
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # what was started in the background is deaf to Ctrl-C
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):  # read when torch is imported; small tests lose by threads
     os.environ.setdefault(variable, "1")
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")

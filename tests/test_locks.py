@@ -54,6 +54,7 @@ def refuse(*_):
 
 fcntl.flock = refuse
 locks.LEASE_SECONDS = 0.5
+signal.signal(signal.SIGINT, signal.SIG_IGN if sys.argv[2] == "deaf" else signal.default_int_handler)
 lock = locks.lock_for(Path(sys.argv[1]))
 with locks.take(lock, "waiting"):
     if sys.argv[2] == "dies":
@@ -148,6 +149,10 @@ def test_a_grid_on_such_a_disk_takes_over_what_a_dead_machine_held(
     assert f"waiting for runs that other processes are at: {runs / 'seed0'} (process 1 on another-machine)" in said
     assert said.count("this disk has no flock") == 1 and "2 done, 0 failed, 0 left of 2" in said
     assert sorted(path.name for path in runs.iterdir()) == ["seed0", "seed1"]
+
+
+def test_a_command_in_the_background_ends_too_when_its_lock_was_taken_over(tmp_path: Path) -> None:
+    assert hold(tmp_path / "x.lock", "deaf").returncode == -signal.SIGTERM
 
 
 def test_a_command_whose_lock_was_taken_over_ends(tmp_path: Path) -> None:
