@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # what was started in the background is deaf to Ctrl-C
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -23,6 +24,14 @@ settings.load_profile("project")
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Sort the tests of whole sweeps, which take half a minute each, to the front: at the end one core would wait."""
     items.sort(key=lambda item: item.path.name not in ("test_sweep.py", "test_sharing.py"))
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """One thread for each test, whatever a run in the one before chose: two on a busy machine wait for each other."""
+    yield
+    if torch := sys.modules.get("torch"):
+        torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True, scope="session")
