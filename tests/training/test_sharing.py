@@ -86,9 +86,10 @@ def test_a_command_tells_what_others_did(commands: list[Command]) -> None:
     for command in commands[1:]:
         assert "4 done (2 by another command), 0 failed, 0 left of 4\n" in command.screen
         assert "anomaly-seg train: 4 finished, 2 runs by another command" in command.screen
-        assert "held by another command" in command.screen and "passed by for now" in command.screen
         # Those of the other are compared once; "the other" may as well have finished a run before this one came by.
         assert command.screen.count("finished before with the same settings") == 2
+    # At the start one of the two comes by the first run of the other. Later they may always meet finished ones.
+    assert any("held by another command" in c.screen and "passed by for now" in c.screen for c in commands[1:])
     assert "another command" not in commands[0].screen and "another process" not in commands[0].screen
 
 
