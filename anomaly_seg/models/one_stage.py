@@ -124,7 +124,7 @@ class OneStage(Network):
         for head in self.side.values():
             init_head_bias(head_bias, head.reduce)  # type: ignore[arg-type]
         self.bottom, self.multiplications, self.readout = bottom, multiplications, readout
-        self.title = titled("Encoder-decoder" if len(side_outputs) == 1 else "One-Stage", self.encoder)
+        self.title = titled("Encoder-decoder" if len(side_outputs) == 1 else self.title, self.encoder)
 
     def forward(self, image: Float[Tensor, "b c h w"]) -> Output:
         self.check_size(image)

@@ -120,7 +120,7 @@ class SegDec(Network):
         self.segmentation = Segmentation(encoder, in_channels, norm)
         self.size_multiple = self.segmentation.size_multiple
         self.decision = Decision(self.segmentation.channels, decision_widths, norm)
-        self.title = titled("Seg-Dec", encoder)
+        self.title = titled(self.title, encoder)
         initialise(self, init)
         init_head_bias(head_bias, self.segmentation.head[1])
 

@@ -81,7 +81,7 @@ class UNet(Network):
         self.size_multiple, self.smallest_size = strides[-1], 2 * strides[-1]  # one value has no statistics
         self.up = nn.ModuleList(UpBlock(below, c, c, 3, norm) for c, below in pairwise(widths))
         self.head = SideOutput(widths[0], strides[0], "bilinear")
-        self.title = titled("U-Net", self.encoder)
+        self.title = titled(self.title, self.encoder)
         initialise(self, init)
         init_head_bias(head_bias, self.head.reduce)
 

@@ -133,7 +133,8 @@ def begin(settings: Settings, network: Network, data: FoldDataModule) -> StartWe
         source = start_encoder(network)
         return None if source is None else StartWeights(**source._asdict())
     load_start(network, start)
-    seen = _test_images_seen(start_file(start).parent, settings, data)
+    folder = start_file(start).parent
+    seen = _test_images_seen(folder, settings, data)
     if seen:
         print(
             f"model.start={start}: {seen} of {len(data.split.test)} {settings.evaluate_on} images were not held out "
@@ -141,7 +142,7 @@ def begin(settings: Settings, network: Network, data: FoldDataModule) -> StartWe
             "the run of its fold ('model.start=.../fold${fold}/seed0')",
             file=sys.stderr,
         )
-    return StartWeights(name=start, sha256=digest, licence=_licence(start_file(start).parent), test_images_seen=seen)
+    return StartWeights(name=start, sha256=digest, licence=_licence(folder), test_images_seen=seen)
 
 
 def _test_images_seen(folder: Path, settings: Settings, data: FoldDataModule) -> int | None:
